@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What kernel and user space agree on. pyagent/datapath/layout.py says the same
+ * in Python; at every load the loader appends one _Static_assert for each
+ * field and enumerator below, so a difference fails the compilation by name.
+ *
+ * Addresses are 16 bytes in network order, IPv4 as v4-mapped (::ffff:a.b.c.d).
+ * Words that decide where a connection goes are single u64, stored and read in
+ * one instruction; everything wider is immutable while a program can read it.
+ */
+#ifndef KUBESOCK_CONTRACT_H
+#define KUBESOCK_CONTRACT_H
+
+#define LAYOUT_VERSION 1
+
+/* What a hook did. */
+enum outcome {
+	OUTCOME_NOT_A_SERVICE = 0,
+	OUTCOME_TRANSLATED = 1,
+	OUTCOME_TRANSLATED_BY_AFFINITY = 2,
+	OUTCOME_TRANSLATED_SAME_SOCKET = 3,
+	OUTCOME_REFUSED_NO_ENDPOINTS = 4,
+	OUTCOME_REFUSED_NO_LOCAL_ENDPOINTS = 5,
+	OUTCOME_REFUSED_UNDEFINED_PORT = 6,
+	OUTCOME_REFUSED_UNALLOCATED_ADDRESS = 7,
+	OUTCOME_REFUSED_SOURCE_RANGE = 8,
+	OUTCOME_REFUSED_UNKNOWN_SOURCE = 9,
+	OUTCOME_REFUSED_UNSTABLE = 10,
+	OUTCOME_PASSED_OTHER_PROXY = 11,
+	OUTCOME_PASSED_BOUND_TO_LOOPBACK = 12,
+	OUTCOME_PASSED_OPTED_OUT = 13,
+	OUTCOME_ORIGIN_NOT_STORED = 14,
+	OUTCOME_REPLY_TRANSLATED = 15,
+	OUTCOME_PEER_TRANSLATED = 16,
+	OUTCOME_PROBED = 17,
+};
+
+struct address {
+	__u32 word[4];
+};
+
+/* frontends: scope of a key. */
+enum scope {
+	SCOPE_ADDRESS = 0,
+	SCOPE_NODE_PORT = 1, /* addr.word[0] = family (4, 6), word[1] = node id */
+};
+
+/* Node ids; from 1 on they name other nodes. */
+enum node_id {
+	NODE_OWN = 0,
+	NODE_ANY_OTHER = 0xffffffff,
+};
+
+struct frontend_key {
+	struct address addr;
+	__be16 port;
+	__u8 protocol;
+	__u8 scope;
+};
+
+/*
+ * frontends, value: one u64
+ *	63..32 set id, 31..0 tag of the key (frontend_tag)
+ * sets: one u64
+ *	63..32 first slot, 31..16 count, 15..0 generation
+ * slots: a block is BLOCK_HEADER_WORDS words, then one word a backend
+ *	word 0: 63..32 service-port id, 31..0 its incarnation
+ *	word 1: 63..32 node id of the view, 31..24 view, 23..17 outcome when empty, 16..0 affinity seconds
+ *	others: 63..32 backend id, 31..0 its incarnation
+ */
+#define BLOCK_HEADER_WORDS 2
+
+struct backend {
+	struct address addr;
+	__be16 port;
+	__u16 state; /* enum backend_state bits; the only field that changes in place */
+	__u32 incarnation;
+	__u32 service_port;
+	__u32 node;
+};
+
+enum backend_state {
+	BACKEND_READY = 1,
+	BACKEND_SERVING = 2,
+	BACKEND_TERMINATING = 4,
+	BACKEND_LOCAL = 8,
+	BACKEND_ON_NODE_ADDRESS = 16, /* the node's own address: reachable from a loopback source */
+};
+
+/* service_addresses */
+struct service_address_key {
+	__u32 prefix;
+	struct address addr;
+};
+
+enum service_address_rule {
+	RULE_REFUSE_UNDEFINED_PORT = 1,
+	RULE_REFUSE_UNALLOCATED = 2,
+	RULE_PASS = 3,
+};
+
+struct affinity_key {
+	__u32 service_port;
+	__u32 incarnation;
+	__u64 client; /* network namespace cookie */
+};
+
+struct affinity {
+	__u64 backend; /* as in a slot */
+	__u64 last_used; /* seconds since boot */
+	__u32 slot; /* where in the block it stood */
+	__u32 pad;
+};
+
+/* origin: the frontend that a connected socket dialled. */
+struct origin {
+	struct address frontend;
+	struct address backend;
+	__be16 frontend_port;
+	__be16 backend_port;
+	__u32 service_port;
+	__u32 service_port_incarnation;
+	__u32 backend_id;
+	__u32 backend_incarnation;
+	__u8 protocol;
+	__u8 family; /* of the socket: AF_INET or AF_INET6 */
+	__u16 pad;
+	__u64 since; /* nanoseconds since boot */
+};
+
+/* origin_udp: what an unconnected UDP socket talks to, the latest few. */
+struct datagram_origin {
+	struct address frontend;
+	struct address backend;
+	__be16 frontend_port;
+	__be16 backend_port;
+	__u32 slot;
+	__u64 backend_word; /* as in a slot; 0: this place is free */
+};
+
+#define DATAGRAM_ORIGINS 4
+
+struct datagram_origins {
+	struct datagram_origin entry[DATAGRAM_ORIGINS];
+	__u32 next;
+	__u32 pad;
+};
+
+/* origin_overflow: as datagram_origin, for sockets that talk to more Services than fit. */
+struct overflow_key {
+	__u64 socket; /* cookie */
+	struct address backend;
+	__be16 backend_port;
+	__u16 pad[3];
+};
+
+struct overflow {
+	struct address frontend;
+	__be16 frontend_port;
+	__u16 pad[3];
+};
+
+enum feature {
+	FEATURE_OPT_OUT = 1,
+	FEATURE_HOST_ONLY = 2,
+	FEATURE_SOURCE_RANGES = 4,
+};
+
+/* config, one element. Each field is changed by one store. */
+struct config {
+	__u64 node_netns; /* cookie of the node's network namespace */
+	__u64 event_lease; /* nanoseconds since boot; nobody listens after that */
+	__u64 service_ipv6_low; /* bounds of service_addresses, upper half, host order */
+	__u64 service_ipv6_high;
+	__u32 service_ipv4_low; /* host order; low > high: none */
+	__u32 service_ipv4_high;
+	__u16 node_port_low; /* host order; low > high: none */
+	__u16 node_port_high;
+	__u32 features;
+	__u32 event_outcomes; /* bit set of outcomes to report */
+	__u32 event_service_port; /* 0: all */
+	__u32 event_sample; /* report one in this many, 0 and 1: all */
+	__u32 pad;
+	__u64 reserved[8];
+};
+
+/* meta, one element. */
+struct meta {
+	__u64 layout;
+	__u64 agent_started; /* nanoseconds since boot */
+	__u64 program_tag;
+	__u64 agent_pid;
+	__u64 reserved[4];
+};
+
+/* names: what ids stand for, so that readers need only the pins. */
+enum name_kind {
+	NAME_SERVICE_PORT = 1,
+	NAME_NODE = 2,
+};
+
+struct name_key {
+	__u32 kind;
+	__u32 id;
+};
+
+#define NAME_TEXT 320
+
+struct name {
+	__u32 incarnation;
+	__u8 family; /* 4, 6; 0 for nodes */
+	__u8 protocol;
+	__u8 service_type;
+	__u8 policy; /* enum policy bits */
+	char text[NAME_TEXT]; /* service port: namespace/name:port-name; node: name NUL zone */
+};
+
+enum policy {
+	POLICY_INTERNAL_LOCAL = 1,
+	POLICY_EXTERNAL_LOCAL = 2,
+	POLICY_SOURCE_RANGES = 4,
+};
+
+enum hook {
+	HOOK_CONNECT4 = 0,
+	HOOK_CONNECT6 = 1,
+	HOOK_SENDMSG4 = 2,
+	HOOK_SENDMSG6 = 3,
+	HOOK_RECVMSG4 = 4,
+	HOOK_RECVMSG6 = 5,
+	HOOK_GETPEERNAME4 = 6,
+	HOOK_GETPEERNAME6 = 7,
+};
+
+struct event {
+	__u64 time; /* nanoseconds since boot */
+	__u64 cgroup;
+	__u64 netns;
+	__u64 socket;
+	struct frontend_key dialled;
+	struct address backend;
+	__be16 backend_port;
+	__u8 outcome;
+	__u8 hook;
+	__u32 service_port;
+	__u32 backend_id;
+	__u32 pid;
+	__u32 pad;
+	char comm[16];
+};
+
+#endif
