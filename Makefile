@@ -1,0 +1,45 @@
+# kubesock. `make` lists the targets; `make demo` and `make test` need nothing before them.
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+DEV ?= 1
+
+.PHONY: help setup demo test check unit kernel-test format bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## distribution packages (when root), .venv, locked libraries; DEV=0 without the tools for developers
+	@DEV=$(DEV) build-aux/setup.sh
+
+demo: setup ## a small cluster of network namespaces on this machine: watch Services being translated (root)
+	@$(BIN)/kubesock demo
+
+test: check ## all that CI runs: make check, then every test that is not marked long (root for the kernel's)
+	@$(BIN)/python -m pytest -m 'not long'
+
+check: setup ## format, lint, types, import rules, C format: under a minute
+	@build-aux/check.sh
+
+unit: setup ## the tests that need no root and no kernel: a few seconds
+	@$(BIN)/python -m pytest -q -m 'not kernel and not long' tests/unit tests/property
+
+kernel-test: setup ## the tests on the real kernel, in namespaces and below a cgroup of their own (root)
+	@$(BIN)/python -m pytest -m 'kernel and not long'
+
+format: setup ## bring Python and C into shape
+	@$(BIN)/ruff check --quiet --fix-only
+	@$(BIN)/ruff format --quiet
+	@find bpf -name '*.c' -o -name '*.h' | xargs $(BIN)/clang-format -i
+
+bench: setup ## what a connect() and a change cost on this machine (root)
+	@$(BIN)/python -m bench
+
+lock: setup ## write requirements*.lock from pyproject.toml; UPGRADE=1 takes the newest versions
+	@build-aux/lock.sh
+
+clean: ## remove what was built and cached; .venv stays
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find bench pyagent tests -name __pycache__ -type d -prune -exec rm -rf {} +
