@@ -98,7 +98,7 @@ fi
 locks=(-r requirements.lock -r requirements-build.lock)
 [ "$DEV" = 0 ] || locks=(-r requirements-dev.lock -r requirements-build.lock)
 say "installing the locked Python packages"
-pip=("$VENV/bin/python" -m pip --disable-pip-version-check --quiet install --no-deps)
+pip=("$VENV/bin/python" -m pip --disable-pip-version-check -qq install --no-deps)
 "${pip[@]}" --require-hashes "${locks[@]}" || die "pip could not install the locked packages: see its message above"
 "${pip[@]}" --no-index --no-build-isolation --editable . || die "pip could not install kubesock itself"
 printf '%s\n' "$now" >$STAMP
