@@ -37,7 +37,7 @@ class ServiceType(IntEnum):
 
 
 class View(IntEnum):
-    """Which endpoints of a service port a set holds (`kube-proxy.md` §2.1)."""
+    """Which endpoints of a service port a set holds (as kube-proxy's `CategorizeEndpoints` sorts them)."""
 
     CLUSTER = 0  # C: ready endpoints passing the topology hints, else serving and terminating ones
     LOCAL = 1  # L: the same among this node's endpoints, hints ignored
@@ -78,7 +78,11 @@ class Backend(msgspec.Struct, frozen=True, gc=False):
     target: str = ""  # namespace/name of the pod, if the slice tells
 
 
-class BackendSet(msgspec.Struct, frozen=True):
+MAX_SET_BACKENDS = 0xFFFF
+"""A set's word counts its backends in 16 bits."""
+
+
+class BackendSet(msgspec.Struct, frozen=True, gc=False):
     key: SetKey
     backends: tuple[Backend, ...]
     when_empty: Outcome = Outcome.REFUSED_NO_ENDPOINTS
@@ -123,7 +127,7 @@ class Frontend(NamedTuple):
         return f"{format_endpoint(self.address, self.port)}/{self.protocol.name}"
 
 
-class ServicePort(msgspec.Struct, frozen=True):
+class ServicePort(msgspec.Struct, frozen=True, gc=False):
     """Everything the kernel must know about one service port."""
 
     key: ServicePortKey
@@ -132,9 +136,10 @@ class ServicePort(msgspec.Struct, frozen=True):
     frontends: tuple[tuple[Frontend, SetKey], ...]  # as claimed; conflicts are not yet resolved
     affinity_seconds: int = 0  # 0: none
     policy: int = 0  # PolicyBit
+    source_ranges: tuple[Network, ...] = ()  # who may dial its load-balancer IPs; empty: everybody
 
 
-class ServiceView(msgspec.Struct, frozen=True):
+class ServiceView(msgspec.Struct, frozen=True, gc=False):
     """One Service as this node should serve it."""
 
     namespace: str
@@ -144,6 +149,9 @@ class ServiceView(msgspec.Struct, frozen=True):
     cluster_ips: tuple[bytes, ...]
     other_proxy: bool = False  # service-proxy-name: its ClusterIPs are passed, it has no ports here
     problems: tuple[Problem, ...] = ()
+    health_check_port: int = 0  # healthCheckNodePort of a load balancer with externalTrafficPolicy Local
+    local_ready: int = 0  # distinct ready endpoint addresses on this node, only with a health_check_port
+    sctp_ports: int = 0  # valid, but there is no socket hook for SCTP
 
 
 class AddressRule(IntEnum):
@@ -161,4 +169,6 @@ class DesiredChange(msgspec.Struct):
     frontends: dict[tuple[Family, Protocol, int, bytes, str], tuple[ServicePortKey, SetKey] | None]
     service_addresses: dict[Network, AddressRule | None]
     node_addresses: dict[bytes, str | None]  # address -> node name, "" for this node
-    nodes: dict[str, str]  # node name -> zone, for the names map
+    nodes: dict[str, str]  # node name -> zone, for the names map; covers every node its backends name
+    new_problems: tuple[Problem, ...] = ()
+    cleared_problems: tuple[Problem, ...] = ()
