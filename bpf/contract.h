@@ -66,9 +66,11 @@ struct frontend_key {
  * slots: a block is BLOCK_HEADER_WORDS words, then one word a backend
  *	word 0: 63..32 service-port id, 31..0 its incarnation
  *	word 1: 63..32 node id of the view, 31..24 view, 23..17 outcome when empty, 16..0 affinity seconds
+ *	word 2: 63..32 free, 31..0 a slot that a socket bound to loopback can reach, or NO_SLOT
  *	others: 63..32 backend id, 31..0 its incarnation
  */
-#define BLOCK_HEADER_WORDS 2
+#define BLOCK_HEADER_WORDS 3
+#define NO_SLOT 0xffffffff
 
 struct backend {
 	struct address addr;
@@ -142,8 +144,9 @@ struct datagram_origin {
 
 struct datagram_origins {
 	struct datagram_origin entry[DATAGRAM_ORIGINS];
-	__u32 next;
-	__u32 pad;
+	__u32 next; /* the place that is written next, modulo DATAGRAM_ORIGINS */
+	__u16 latest; /* the place last sent through: two frontends may share a backend */
+	__u16 overflowed; /* not 0: older ones are in origin_overflow */
 };
 
 /* origin_overflow: as datagram_origin, for sockets that talk to more Services than fit. */

@@ -14,7 +14,8 @@ from pyagent.model.outcome import OUTCOME_COUNT, Outcome
 from pyagent.model.service import AddressRule, BackendStateBit, PolicyBit
 
 LAYOUT_VERSION = 1
-BLOCK_HEADER_WORDS = 2
+BLOCK_HEADER_WORDS = 3
+NO_SLOT = 0xFFFFFFFF
 DATAGRAM_ORIGINS = 4
 NAME_TEXT = 320
 WORD = struct.Struct("=Q")
@@ -158,7 +159,8 @@ DATAGRAM_ORIGINS_STRUCT = CStruct(
     "datagram_origins",
     Field("entry", f"{DATAGRAM_ORIGINS * DATAGRAM_ORIGIN.size}s"),
     Field("next", "I"),
-    Field("pad", "I"),
+    Field("latest", "H"),
+    Field("overflowed", "H"),
 )
 OVERFLOW_KEY = CStruct(
     "overflow_key",
@@ -374,6 +376,14 @@ def split_header_word(word: int) -> BlockHeader:
     return BlockHeader(word >> 32, word >> 24 & 0xFF, Outcome(word >> 17 & 0x7F), word & 0x1FFFF)
 
 
+def loopback_word(slot: int | None) -> int:
+    """Third word of a block header: a slot whose backend a socket bound to loopback can reach, if any.
+
+    Such a backend has a loopback address or BackendStateBit.ON_NODE_ADDRESS.
+    """
+    return NO_SLOT if slot is None else slot
+
+
 def static_assertions() -> str:
     """C source that compiles only if `bpf/contract.h` and this module agree."""
     lines = [
@@ -383,6 +393,7 @@ def static_assertions() -> str:
             ("BLOCK_HEADER_WORDS", BLOCK_HEADER_WORDS),
             ("DATAGRAM_ORIGINS", DATAGRAM_ORIGINS),
             ("NAME_TEXT", NAME_TEXT),
+            ("NO_SLOT", NO_SLOT),
         )
     ]
     for cstruct in STRUCTS:

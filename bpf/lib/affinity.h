@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Session affinity ClientIP: a client, seen as its network namespace, stays on its backend. */
+#ifndef KUBESOCK_AFFINITY_H
+#define KUBESOCK_AFFINITY_H
+
+static __always_inline struct affinity_key client_of(struct bpf_sock_addr *ctx, const struct block *block)
+{
+	struct affinity_key key = {
+		.service_port = block->owner >> 32,
+		.incarnation = block->owner,
+		.client = bpf_get_netns_cookie(ctx),
+	};
+
+	return key;
+}
+
+/* The client's entry while it is fresh. */
+static __always_inline struct affinity *affinity_of(struct affinity_key *client, const struct block *block)
+{
+	struct affinity *entry = affinity.lookup(client);
+
+	if (!entry || now() / SECOND - entry->last_used > affinity_seconds(block))
+		return 0;
+	return entry;
+}
+
+/* In place and once a second: an update would take the bucket's lock at every connect. */
+static __always_inline void renew_affinity(struct affinity *entry)
+{
+	u64 second = now() / SECOND;
+
+	if (entry->last_used != second)
+		entry->last_used = second;
+}
+
+static __always_inline void remember_affinity(struct affinity_key *client, const struct choice *choice)
+{
+	struct affinity entry = {
+		.backend = choice->backend,
+		.last_used = now() / SECOND,
+		.slot = choice->slot,
+	};
+
+	affinity.update(client, &entry);
+}
+
+#endif

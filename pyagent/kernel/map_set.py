@@ -1,0 +1,322 @@
+"""One set of maps of the layout: created or opened by pin, written by plans, read by everybody.
+
+A set lives in its own folder below `--bpffs`, `v<layout>-<generation>` (bpffs refuses dots); the link `current` names the one
+that the attached programs use. Only the agent opens it writable.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pyagent.datapath.layout import (
+    LAYOUT_VERSION,
+    Capacities,
+    MapFlag,
+    MapSpec,
+    MapType,
+    map_specs,
+)
+from pyagent.datapath.writes import Put, Remove, Store, Write
+from pyagent.kernel import bpf_syscall as bpf
+from pyagent.model.failures import (
+    KernelRefused,
+    LayoutMismatch,
+    MapFull,
+    NoPermission,
+    PinsMissing,
+)
+
+CURRENT = "current"
+BATCH = 4096
+_NO_BATCH = {errno.EINVAL, errno.EOPNOTSUPP, 524}  # 524: ENOTSUPP, which never should leave the kernel
+
+
+class MapSet:
+    """Open maps by name.
+
+    Attributes:
+        specs: what each map is, as the kernel reports it.
+        folder: where they are pinned.
+    """
+
+    def __init__(self, folder: Path, fds: dict[str, int], specs: dict[str, MapSpec], writable: bool) -> None:
+        self.folder = folder
+        self.specs = specs
+        self._fds = fds
+        self._writable = writable
+        self._memory: dict[str, mmap.mmap] = {}
+        self._no_batch: set[str] = set()
+
+    @classmethod
+    def create(cls, folder: Path, capacities: Capacities) -> MapSet:
+        """New, empty maps, pinned in `folder` (which must not exist yet).
+
+        Raises:
+            KernelRefused, NoPermission: with the map's name and the remedy.
+        """
+        folder.mkdir(mode=0o700)
+        fds: dict[str, int] = {}
+        specs = {spec.name: spec for spec in map_specs(capacities)}
+        try:
+            for spec in specs.values():
+                fds[spec.name] = _create(spec)
+                bpf.obj_pin(fds[spec.name], str(folder / spec.name))
+                (folder / spec.name).chmod(0o600)
+        except OSError as error:
+            for fd in fds.values():
+                os.close(fd)
+            raise _refused("create the maps", error) from error
+        return cls(folder, fds, specs, writable=True)
+
+    @classmethod
+    def open(cls, folder: Path, writable: bool = False) -> MapSet:
+        """The maps pinned in `folder`, checked against the layout.
+
+        Raises:
+            PinsMissing: nothing is pinned there.
+            LayoutMismatch: a map has another type or size than this program reads.
+            NoPermission: not root.
+        """
+        fds: dict[str, int] = {}
+        specs: dict[str, MapSpec] = {}
+        try:
+            for wanted in map_specs(Capacities()):
+                fds[wanted.name] = _open(folder / wanted.name, writable, wanted)
+                specs[wanted.name] = _checked(fds[wanted.name], wanted, folder)
+        except BaseException:
+            for fd in fds.values():
+                os.close(fd)
+            raise
+        return cls(folder, fds, specs, writable)
+
+    def fd(self, name: str) -> int:
+        return self._fds[name]
+
+    def close(self) -> None:
+        for memory in self._memory.values():
+            memory.close()
+        for fd in self._fds.values():
+            os.close(fd)
+        self._memory.clear()
+        self._fds.clear()
+
+    def memory(self, name: str) -> mmap.mmap:
+        """The whole array, shared with the kernel."""
+        if name not in self._memory:
+            spec = self.specs[name]
+            stride = (spec.value_size + 7) & ~7
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
+            page = mmap.PAGESIZE
+            length = (stride * spec.max_entries + page - 1) // page * page
+            self._memory[name] = mmap.mmap(self._fds[name], length, mmap.MAP_SHARED, protection)
+        return self._memory[name]
+
+    def apply(self, writes: Iterable[Write]) -> int:
+        """Carry out the writes of a plan in their order; neighbours in one map go as one batch.
+
+        Returns:
+            How many writes were carried out.
+
+        Raises:
+            MapFull: no room for an entry. KernelRefused: any other failure. Writes before it are done.
+        """
+        count = 0
+        for run in _runs(writes):
+            first = run[0]
+            if isinstance(first, Store):
+                for write in run:
+                    assert isinstance(write, Store)
+                    self._store(write)
+            elif isinstance(first, Put):
+                self._put([w for w in run if isinstance(w, Put)])
+            else:
+                for write in run:
+                    assert isinstance(write, Remove)
+                    self._remove(write)
+            count += len(run)
+        return count
+
+    def _store(self, write: Store) -> None:
+        memory = self.memory(write.map)
+        size = len(write.data)
+        if size in (4, 8):
+            # One item of a cast view is one store instruction: no reader sees half of it.
+            code = "Q" if size == 8 else "I"
+            with memoryview(memory) as raw, raw.cast(code) as words:
+                words[write.offset // size] = struct.unpack("=" + code, write.data)[0]
+        else:
+            memory[write.offset : write.offset + size] = write.data
+
+    def _put(self, writes: list[Put]) -> None:
+        name = writes[0].map
+        fd = self._fds[name]
+        try:
+            if len(writes) > 1 and name not in self._no_batch:
+                try:
+                    keys = b"".join(w.key for w in writes)
+                    values = b"".join(w.value for w in writes)
+                    bpf.map_update_batch(fd, keys, values, len(writes))
+                    return
+                except OSError as error:
+                    if error.errno not in _NO_BATCH:
+                        raise
+                    self._no_batch.add(name)
+            for write in writes:
+                bpf.map_update(fd, write.key, write.value)
+        except OSError as error:
+            if error.errno in (errno.E2BIG, errno.ENOSPC):
+                raise MapFull(name, self.specs[name].max_entries) from error
+            raise _refused(f"write map {name}", error) from error
+
+    def _remove(self, write: Remove) -> None:
+        try:
+            bpf.map_delete(self._fds[write.map], write.key)
+        except OSError as error:
+            raise _refused(f"remove from map {write.map}", error) from error
+
+    def items(self, name: str) -> list[tuple[bytes, bytes]]:
+        """All entries of a hash map or trie; a snapshot while others write is not consistent."""
+        spec = self.specs[name]
+        found: list[tuple[bytes, bytes]] = []
+        cursor: bytes | None = None
+        try:
+            while True:
+                keys, values, count, cursor = bpf.map_lookup_batch(
+                    self._fds[name], cursor, spec.key_size, spec.value_size, BATCH
+                )
+                k, v = spec.key_size, spec.value_size
+                found += [(keys[i * k : i * k + k], values[i * v : i * v + v]) for i in range(count)]
+                if cursor is None:
+                    return found
+        except OSError as error:
+            if error.errno not in _NO_BATCH:
+                raise _refused(f"read map {name}", error) from error
+        return list(self._walk(name))
+
+    def _walk(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        spec, fd = self.specs[name], self._fds[name]
+        key = bpf.map_next_key(fd, None, spec.key_size)
+        while key is not None:
+            value = bpf.map_lookup(fd, key, spec.value_size)
+            if value is not None:
+                yield key, value
+            key = bpf.map_next_key(fd, key, spec.key_size)
+
+    def get(self, name: str, key: bytes) -> bytes | None:
+        """One entry; of per-CPU maps the values of all CPUs in a row."""
+        spec = self.specs[name]
+        size = spec.value_size
+        if spec.type is MapType.PERCPU_ARRAY:
+            size = (size + 7 & ~7) * possible_cpus()
+        return bpf.map_lookup(self._fds[name], key, size)
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map holds for each key."""
+    text = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return int(text.replace(",", "-").split("-")[-1]) + 1
+
+
+def current_folder(bpffs: Path) -> Path:
+    """The set of maps that is in use.
+
+    Raises:
+        PinsMissing, LayoutMismatch, NoPermission: with the remedy.
+    """
+    try:
+        name = os.readlink(bpffs / CURRENT)
+    except FileNotFoundError:
+        raise PinsMissing(f"{bpffs}: nothing is pinned there; start `kubesock run --bpffs {bpffs}`") from None
+    except PermissionError:
+        raise NoPermission(f"{bpffs}: permission denied; run as root") from None
+    except OSError as error:
+        raise PinsMissing(f"{bpffs}: {error.strerror}; give the --bpffs of the agent") from error
+    version = name.removeprefix("v").split("-")[0]
+    if version != str(LAYOUT_VERSION):
+        raise LayoutMismatch(
+            f"{bpffs}/{name}: maps of layout {version}, this program reads layout {LAYOUT_VERSION};"
+            " use the kubesock of the running agent"
+        )
+    return bpffs / name
+
+
+def _runs(writes: Iterable[Write]) -> Iterator[list[Write]]:
+    run: list[Write] = []
+    for write in writes:
+        if run and (type(run[0]) is not type(write) or run[0].map != write.map or len(run) >= BATCH):
+            yield run
+            run = []
+        run.append(write)
+    if run:
+        yield run
+
+
+def _create(spec: MapSpec) -> int:
+    if spec.type is not MapType.SK_STORAGE:
+        return bpf.map_create(
+            spec.name, spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags
+        )
+    btf_fd = bpf.btf_load(_storage_btf(spec.value_size))
+    try:
+        return bpf.map_create(
+            spec.name, spec.type, spec.key_size, spec.value_size, 0, spec.flags, btf=(btf_fd, 1, 3)
+        )
+    finally:
+        os.close(btf_fd)
+
+
+def _storage_btf(value_size: int) -> bytes:
+    """Types that socket storage demands: 1 `int`, 2 `u64`, 3 an array of u64 (Documentation/bpf/btf.rst)."""
+    kind_int, kind_array = 1, 3
+    types = (
+        struct.pack("=IIII", 1, kind_int << 24, 4, 1 << 24 | 32)
+        + struct.pack("=IIII", 5, kind_int << 24, 8, 64)
+        + struct.pack("=IIIIII", 0, kind_array << 24, 0, 2, 1, value_size // 8)
+    )
+    strings = b"\0int\0u64\0"
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
+    return header + types + strings
+
+
+def _open(path: Path, writable: bool, wanted: MapSpec) -> int:
+    # mmap(MAP_SHARED) is refused through a read-only fd, even for reading (kernel/bpf/syscall.c, bpf_map_mmap).
+    needs_write = bool(wanted.flags & MapFlag.MMAPABLE) or wanted.type is MapType.SK_STORAGE
+    readonly = not writable and not needs_write
+    try:
+        return bpf.obj_get(str(path), bpf.OBJ_RDONLY if readonly else 0)
+    except FileNotFoundError:
+        raise PinsMissing(f"{path}: not pinned; start the agent, it pins again") from None
+    except PermissionError:
+        raise NoPermission(f"{path}: permission denied; run as root") from None
+    except OSError as error:
+        raise _refused(f"open {path}", error) from error
+
+
+def _checked(fd: int, wanted: MapSpec, folder: Path) -> MapSpec:
+    info = bpf.map_info(fd)
+    found = wanted._replace(max_entries=info.max_entries)
+    relevant = MapFlag.NO_PREALLOC | MapFlag.MMAPABLE
+    if (info.type, info.key_size, info.value_size, info.flags & relevant) != (
+        wanted.type,
+        wanted.key_size,
+        wanted.value_size,
+        wanted.flags,
+    ):
+        raise LayoutMismatch(
+            f"{folder / wanted.name}: type {info.type}, key {info.key_size}, value {info.value_size} bytes, "
+            f"wanted {wanted.type.value}, {wanted.key_size}, {wanted.value_size}; remove it with `kubesock cleanup`"
+        )
+    return found
+
+
+def _refused(what: str, error: OSError) -> KernelRefused | NoPermission:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return NoPermission(f"{what}: {error.strerror}; needs root or CAP_BPF and CAP_NET_ADMIN")
+    if error.errno == errno.ENOMEM:
+        return KernelRefused(f"{what}: no memory; give smaller map sizes or raise the memory limit")
+    return KernelRefused(f"{what}: {error.strerror}")
