@@ -1,0 +1,81 @@
+"""What this kernel can do, each answer found by trying."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from functools import cache
+from typing import NamedTuple
+
+from pyagent.kernel import bpf_syscall as bpf
+
+PROGRAM_SOCK_ADDR = 18
+ATTACH_CONNECT4 = 10
+HELPER_SET_RETVAL = 187
+HELPER_COARSE_CLOCK = 160
+
+
+class Feature(NamedTuple):
+    """One thing a kernel has or lacks.
+
+    Attributes:
+        needed: without it nothing works; else `without` says what is less.
+        error: what the kernel said.
+    """
+
+    name: str
+    present: bool
+    needed: bool
+    since: str
+    without: str
+    error: str = ""
+
+
+def _loads(*instructions: bytes) -> OSError | None:
+    try:
+        fd = bpf.program_load(PROGRAM_SOCK_ADDR, ATTACH_CONNECT4, b"".join(instructions), "probe")
+    except OSError as error:
+        return error
+    os.close(fd)
+    return None
+
+
+def _instruction(code: int, destination: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    return struct.pack("=BBhi", code, source << 4 | destination, offset, value)
+
+
+_RETURN_1 = _instruction(0xB7, 0, value=1) + _instruction(0x95)
+
+
+def _call(helper: int) -> bytes:
+    return _instruction(0xB7, 1, value=0) + _instruction(0x85, value=helper)
+
+
+@cache
+def sock_addr_error() -> OSError | None:
+    """Why programs of this kind cannot be loaded at all; None: they can."""
+    return _loads(_RETURN_1)
+
+
+@cache
+def has_set_retval() -> bool:
+    """bpf_set_retval in connect hooks (Linux 5.18)."""
+    return _loads(_call(HELPER_SET_RETVAL), _RETURN_1) is None
+
+
+@cache
+def has_coarse_clock() -> bool:
+    """bpf_ktime_get_coarse_ns (Linux 5.11)."""
+    return _loads(_call(HELPER_COARSE_CLOCK), _RETURN_1) is None
+
+
+def explain_errno(error: OSError) -> str:
+    """What a refusal of bpf(2) usually means, as an instruction."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a seccomp profile that allows bpf(2)"
+    if error.errno == errno.ENOSYS:
+        return "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL=y"
+    if error.errno == errno.EINVAL:
+        return "this kernel lacks the program type: it needs CONFIG_CGROUP_BPF=y and Linux 5.10 or later"
+    return os.strerror(error.errno or 0)

@@ -1,0 +1,203 @@
+"""The hooks: which program runs at which call, attached to a cgroup by pinned bpf_links."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from pyagent.datapath.layout import Hook
+from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel.features import PROGRAM_SOCK_ADDR, explain_errno
+from pyagent.model.failures import KernelRefused
+
+ATTACH_TYPE: dict[Hook, int] = {
+    Hook.GETPEERNAME4: 29,
+    Hook.GETPEERNAME6: 30,
+    Hook.RECVMSG4: 19,
+    Hook.RECVMSG6: 20,
+    Hook.CONNECT4: 10,
+    Hook.CONNECT6: 11,
+    Hook.SENDMSG4: 14,
+    Hook.SENDMSG6: 15,
+}
+"""Reverse hooks first: what a forward hook records is always understood by then."""
+
+UNCONNECTED_UDP = frozenset({Hook.SENDMSG4, Hook.SENDMSG6, Hook.RECVMSG4, Hook.RECVMSG6})
+
+
+def program_name(hook: Hook) -> str:
+    return hook.name.lower()
+
+
+def programs(hooks: frozenset[Hook]) -> dict[str, tuple[int, int]]:
+    """Program name -> (program type, attach type), in attach order."""
+    return {program_name(h): (PROGRAM_SOCK_ADDR, t) for h, t in ATTACH_TYPE.items() if h in hooks}
+
+
+class LinkState(NamedTuple):
+    """How one hook stands."""
+
+    hook: Hook
+    attached: bool
+    program_id: int = 0
+    link_id: int = 0
+    cgroup_id: int = 0
+    pinned: bool = False
+
+
+class Links:
+    """Links of one agent, held by fd so that a lost pin detaches nothing."""
+
+    def __init__(self, folder: Path, cgroup: Path) -> None:
+        self._folder = folder
+        self._cgroup = cgroup
+        self._fds: dict[Hook, int] = {}
+
+    def adopt(self) -> frozenset[Hook]:
+        """Take over pinned links that are attached to our cgroup; others' pins are removed.
+
+        Returns:
+            The hooks that were found.
+        """
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        wanted = cgroup_id(self._cgroup)
+        for hook in ATTACH_TYPE:
+            pin = self._folder / program_name(hook)
+            try:
+                fd = bpf.obj_get(str(pin))
+            except FileNotFoundError:
+                continue
+            if bpf.link_info(fd).cgroup_id == wanted:
+                self._fds[hook] = fd
+            else:
+                os.close(fd)
+                pin.unlink()
+        return frozenset(self._fds)
+
+    def point_to(self, program_fds: dict[Hook, int]) -> None:
+        """Make each hook run its program: swapped in place where a link lives, attached where none does.
+
+        Hooks that are not named are detached, forward ones first.
+
+        Raises:
+            KernelRefused: names the hook and the remedy.
+        """
+        for hook in reversed(ATTACH_TYPE):
+            if hook not in program_fds:
+                self.detach(hook)
+        for hook in ATTACH_TYPE:
+            if hook in program_fds:
+                self._point(hook, program_fds[hook])
+
+    def _point(self, hook: Hook, program_fd: int) -> None:
+        if hook in self._fds:
+            try:
+                bpf.link_update(self._fds[hook], program_fd)
+                self._pin(hook)
+                return
+            except OSError as error:
+                # The cgroup died or somebody detached the link: it can only be made anew.
+                if error.errno not in (errno.ENOLINK, errno.EINVAL, errno.ENOENT):
+                    raise self._refused(hook, error) from error
+                self.detach(hook)
+        cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._fds[hook] = bpf.link_create(program_fd, cgroup_fd, ATTACH_TYPE[hook])
+        except OSError as error:
+            raise self._refused(hook, error) from error
+        finally:
+            os.close(cgroup_fd)
+        self._pin(hook)
+
+    def _pin(self, hook: Hook) -> None:
+        pin = self._folder / program_name(hook)
+        if pin.exists():
+            pinned = bpf.obj_get(str(pin))
+            same = bpf.link_info(pinned).id == bpf.link_info(self._fds[hook]).id
+            os.close(pinned)
+            if same:
+                return
+            pin.unlink()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bpf.obj_pin(self._fds[hook], str(pin))
+
+    def detach(self, hook: Hook) -> None:
+        """Take one hook away: pin and link."""
+        (self._folder / program_name(hook)).unlink(missing_ok=True)
+        fd = self._fds.pop(hook, None)
+        if fd is not None:
+            os.close(fd)
+
+    def states(self) -> list[LinkState]:
+        """How each held link stands now; a link whose cgroup died or that was detached is not attached."""
+        wanted = cgroup_id(self._cgroup)
+        found = []
+        for hook, fd in self._fds.items():
+            info = bpf.link_info(fd)
+            pinned = (self._folder / program_name(hook)).exists()
+            attached = info.cgroup_id == wanted and info.program_id != 0
+            found.append(LinkState(hook, attached, info.program_id, info.id, info.cgroup_id, pinned))
+        return found
+
+    def close(self) -> None:
+        """Close the fds; pinned links stay attached."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def _refused(self, hook: Hook, error: OSError) -> KernelRefused:
+        text = f"attach {program_name(hook)} to {self._cgroup}: {explain_errno(error)}"
+        if error.errno == errno.EPERM:
+            text += (
+                "; or another program is attached there without BPF_F_ALLOW_MULTI: `kubesock check` names it"
+            )
+        return KernelRefused(text)
+
+
+def pinned_states(folder: Path) -> list[LinkState]:
+    """How pinned links stand, for readers; hooks without a pin are listed as not attached."""
+    found = []
+    for hook in ATTACH_TYPE:
+        try:
+            fd = bpf.obj_get(str(folder / program_name(hook)))
+        except FileNotFoundError:
+            found.append(LinkState(hook, attached=False))
+            continue
+        try:
+            info = bpf.link_info(fd)
+        finally:
+            os.close(fd)
+        found.append(LinkState(hook, info.cgroup_id != 0, info.program_id, info.id, info.cgroup_id, pinned=True))
+    return found
+
+
+def cgroup_id(path: Path) -> int:
+    """The id that link info and bpf_get_current_cgroup_id() tell: the folder's inode number."""
+    return path.stat().st_ino
+
+
+def foreign_programs(cgroup: Path, own: frozenset[int]) -> list[tuple[Hook, int, str]]:
+    """(hook, program id, name) of others' programs that run for sockets of the cgroup."""
+    found = []
+    fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for hook, attach_type in ATTACH_TYPE.items():
+            for identifier in bpf.program_query(fd, attach_type, effective=True):
+                if identifier not in own:
+                    found.append((hook, identifier, _program_name(identifier)))
+    finally:
+        os.close(fd)
+    return found
+
+
+def _program_name(identifier: int) -> str:
+    try:
+        fd = bpf.program_fd_by_id(identifier)
+    except OSError:
+        return ""  # gone meanwhile
+    try:
+        return bpf.program_info(fd).name
+    finally:
+        os.close(fd)
