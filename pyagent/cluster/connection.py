@@ -1,0 +1,294 @@
+"""One HTTP connection to the API server: a request, and its answer in pieces as they arrive.
+
+`http.client` rather than a pool: a watch owns its connection, must be cut from another thread within moments,
+and needs a name of its own in the TLS handshake (see `server_names`).
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pyagent.cluster.access import Access, Credentials
+from pyagent.cluster.server_address import parse_host_port
+from pyagent.model.failures import ClusterUnreachable, UsageError
+
+CONNECT_SECONDS = 5.0
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 30, 15, 3
+CHUNK_BYTES = 1 << 18
+# Every API server's certificate carries this name, because pods dial it; its address need not be in there.
+IN_CLUSTER_NAME = "kubernetes.default.svc"
+USER_AGENT = "kubesock"
+
+NETWORK_FAILURES = (OSError, http.client.HTTPException, ValueError)
+
+
+def server_names(dialled: str, credentials: Credentials, overridden: bool) -> tuple[str, ...]:
+    """The names to expect in the certificate, tried in this order.
+
+    The configured address is expected as it is. An overridden one (`--api-server`, a remembered endpoint) is
+    another way to the same server: its certificate has the name by which the credentials know it.
+    """
+    if credentials.server_name:
+        return (credentials.server_name,)
+    if not overridden:
+        return (dialled,)
+    known = IN_CLUSTER_NAME if credentials.in_cluster else (urlsplit(credentials.server).hostname or dialled)
+    names = (known, dialled) if _is_address(dialled) else (dialled, known)
+    return tuple(dict.fromkeys(names))
+
+
+class _Line(http.client.HTTPSConnection):
+    """A connection whose socket is known before it is connected, so that it can be cut at any moment."""
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, server_name: str) -> None:
+        super().__init__(host, port, timeout=CONNECT_SECONDS, context=context)
+        self.tls = context
+        self.server_name = server_name
+
+    def connect(self) -> None:
+        raw = _dial(self.host, self.port, self._keep)
+        if getattr(self, "_tunnel_host", None):
+            self._tunnel()  # type: ignore[attr-defined]  # http.client's own way to CONNECT
+        if self.tls is not None:
+            self.sock = self.tls.wrap_socket(raw, server_hostname=self.server_name)
+
+    def _keep(self, raw: socket.socket) -> None:
+        self.sock = raw
+
+    def cut(self) -> None:
+        """Wake whoever reads or connects; from any thread."""
+        held: socket.socket | None = self.sock
+        if held is not None:
+            try:
+                # Not SSLSocket.shutdown: it would take the TLS object away from under the reader.
+                socket.socket.shutdown(held, socket.SHUT_RDWR)
+            except OSError:
+                return  # not connected any more: nobody waits
+
+
+def _dial(host: str, port: int, keep: Callable[[socket.socket], None]) -> socket.socket:
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        raw = socket.socket(family, kind, protocol)
+        keep(raw)
+        try:
+            raw.settimeout(CONNECT_SECONDS)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
+            raw.connect(address)
+        except OSError as error:
+            raw.close()
+            failure = error
+        else:
+            return raw
+    raise failure or OSError(f"{host} has no address")
+
+
+class Answer:
+    """An answer whose body is read in pieces."""
+
+    def __init__(self, connection: Connection, response: http.client.HTTPResponse) -> None:
+        self._connection = connection
+        self._response = response
+        self.status = response.status
+
+    def header(self, name: str) -> str:
+        return self._response.getheader(name) or ""
+
+    def read_piece(self) -> bytes:
+        """The next bytes as they arrive; b"" at the proper end of the body.
+
+        Raises:
+            ClusterUnreachable: the stream broke, or nothing came within the read timeout.
+        """
+        try:
+            return self._response.read1(CHUNK_BYTES)
+        except NETWORK_FAILURES as error:
+            self._connection.close()
+            raise ClusterUnreachable(cause_of(error)) from None
+
+    def read_all(self, limit: int) -> bytearray:
+        """The whole body, not more than `limit` bytes.
+
+        Raises:
+            ClusterUnreachable: as `read_piece`, or the body is larger.
+        """
+        body = bytearray()
+        while piece := self.read_piece():
+            body += piece
+            if len(body) > limit:
+                self._connection.close()
+                raise ClusterUnreachable(f"the answer is larger than {limit >> 20} MiB")
+        return body
+
+    def close(self) -> None:
+        """Give up the rest of the body."""
+        if not self._response.isclosed():
+            self._connection.close()
+
+
+class Connection:
+    """Requests one after the other, over one TCP connection where the server allows it.
+
+    Used by one thread; only `cut` may come from another.
+    """
+
+    def __init__(self, access: Access, next_address: Callable[[Credentials], str]) -> None:
+        """Args:
+        access: credentials.
+        next_address: HOST:PORT to dial for a new connection.
+        """
+        self._access = access
+        self._next_address = next_address
+        self._line: _Line | None = None
+        self._used: Credentials | None = None
+        self._name_shift = 0
+        self._cut = threading.Event()
+
+    def get(self, path: str, read_timeout: float) -> Answer:
+        """Send `GET path` and wait for the answer's header.
+
+        Args:
+            path: from the API's root, with its query.
+            read_timeout: seconds without a byte after which the connection counts as dead.
+
+        Raises:
+            ClusterUnreachable: no connection, no answer, or a certificate that is not trusted.
+            UsageError: the credentials cannot be used.
+        """
+        credentials, context = self._access.current()
+        if self._used is not credentials:
+            self.close()  # also the server's idea of who we are may hang on the connection
+        for attempt in (0, 1):
+            kept = self._line is not None
+            try:
+                return self._send(credentials, context, path, read_timeout)
+            except NETWORK_FAILURES as error:
+                self.close()
+                if self._cut.is_set() or attempt or not (kept and _is_stale(error)):
+                    self._try_other_name(error)
+                    raise ClusterUnreachable(cause_of(error)) from error
+        raise AssertionError("unreachable")
+
+    def renew(self) -> None:
+        """Read the credentials again after the server or its certificate was refused."""
+        if self._used is not None:
+            self._access.renew(self._used)
+
+    def close(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    def cut(self) -> None:
+        """End whatever the connection is doing, for good. From any thread."""
+        self._cut.set()
+        line = self._line
+        if line is not None:
+            line.cut()
+
+    def _send(
+        self, credentials: Credentials, context: ssl.SSLContext, path: str, read_timeout: float
+    ) -> Answer:
+        if self._line is None:
+            self._used = credentials
+            self._line = self._new_line(credentials, context)
+            if self._cut.is_set():
+                raise OSError("stopped")
+            self._line.connect()
+        line = self._line
+        line.sock.settimeout(read_timeout)
+        headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+        if credentials.authorization:
+            headers["Authorization"] = credentials.authorization
+        line.request("GET", urlsplit(credentials.server).path.rstrip("/") + path, headers=headers)
+        return Answer(self, line.getresponse())
+
+    def _new_line(self, credentials: Credentials, context: ssl.SSLContext) -> _Line:
+        configured = configured_address(credentials)
+        address = self._next_address(credentials)
+        host, port = parse_host_port(address)
+        url = urlsplit(credentials.server)
+        names = server_names(host, credentials, address != configured)
+        name = names[self._name_shift % len(names)]
+        tls = context if url.scheme == "https" else None
+        if not credentials.proxy or address != configured:
+            return _Line(host, port, tls, name)
+        proxy = urlsplit(credentials.proxy)
+        if proxy.scheme != "http" or not proxy.hostname:
+            raise UsageError(f"proxy {proxy.scheme}://{proxy.hostname}: only http:// proxies are supported")
+        line = _Line(proxy.hostname, proxy.port or 80, tls, name)
+        line.set_tunnel(host, port, _proxy_headers(proxy))
+        return line
+
+    def _try_other_name(self, error: Exception) -> None:
+        if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NAME_MISMATCH:
+            self._name_shift += 1
+
+
+_NAME_MISMATCH = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+
+
+def configured_address(credentials: Credentials) -> str:
+    """HOST:PORT of the server that the credentials name.
+
+    Raises:
+        UsageError: it is no http(s) URL.
+    """
+    url = urlsplit(credentials.server)
+    try:
+        port = url.port or {"https": 443, "http": 80}[url.scheme]
+    except (KeyError, ValueError):
+        raise UsageError(f"server {credentials.server}: want https://HOST:PORT") from None
+    host = url.hostname or ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def cause_of(error: Exception) -> str:
+    """A network failure in words an operator can act on."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the server's certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError():
+            return f"TLS failed: {error.reason or error}"
+        case TimeoutError():
+            return "timed out"
+        case socket.gaierror():
+            return f"the name cannot be resolved: {error.strerror}"
+        case http.client.IncompleteRead():
+            return "the stream broke off"
+        case http.client.RemoteDisconnected():
+            return "the server closed the connection without an answer"
+        case OSError() if error.strerror:
+            return error.strerror.lower()
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_stale(error: Exception) -> bool:
+    """A kept connection that the server closed meanwhile: the request was never seen."""
+    return isinstance(error, (http.client.RemoteDisconnected, ConnectionError, http.client.CannotSendRequest))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(pair).decode()}
