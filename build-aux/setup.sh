@@ -12,7 +12,7 @@ STAMP=$VENV/.setup-stamp
 
 # The tests and the demo make namespaces (iproute2, util-linux) and look at processes (procps).
 DEBIAN="python3 python3-venv python3-bpfcc linux-libc-dev ca-certificates iproute2 procps util-linux"
-FEDORA="python3 python3-bcc kernel-headers glibc-headers ca-certificates iproute iproute-tc procps-ng util-linux"
+FEDORA="python3 python3-bcc kernel-headers ca-certificates iproute iproute-tc procps-ng util-linux"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
