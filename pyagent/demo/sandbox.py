@@ -21,6 +21,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,6 +89,11 @@ class Sandbox:
         path = self.cgroup / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def remove_cgroup(self, name: str) -> None:
+        """Kill what runs in one of its cgroups and remove it with all below."""
+        _kill_all(self.cgroup / name)
+        _remove_cgroups(self.cgroup / name)
 
     def spawn(
         self,
@@ -159,21 +165,36 @@ def _mount(kind: str, target: Path) -> None:
 
 
 def _remove(folder: Path, identifier: str, cgroup: Path) -> None:
-    """Processes first, since they hold the rest; the folder that describes it all last."""
-    _kill_all(cgroup)
-    if (folder / "bpf").is_mount():
-        # Links that are pinned keep programs attached; unlinking detaches them, unmounting alone is lazy.
-        for entry in (folder / "bpf").iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        unmount(folder / "bpf")
-    for path in namespaces.named(f"kubesock-{identifier}-"):
-        namespaces.remove(path)
-    for path in sorted(_cgroups_below(cgroup), key=lambda path: len(path.parts), reverse=True):
-        _remove_cgroup(path)
+    """Processes first, since they hold the rest; last the folder that describes it, and only if all went."""
+    steps: list[Callable[[], None]] = [
+        partial(_kill_all, cgroup),
+        partial(_remove_bpffs, folder / "bpf"),
+        *(partial(namespaces.remove, path) for path in namespaces.named(f"kubesock-{identifier}-")),
+        partial(_remove_cgroups, cgroup),
+    ]
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            failures.append(str(error))
+    if failures:
+        raise OSError(f"{folder.name} is not gone: " + "; ".join(failures))
     if (folder / "cgroup2").is_mount():
         unmount(folder / "cgroup2")
     if folder.exists():
         shutil.rmtree(folder)
+
+
+def _remove_bpffs(mounted: Path) -> None:
+    if not mounted.is_mount():
+        return
+    # Pinned links keep programs attached, and an unmount waits for whoever looks into it: unlink first.
+    # Files beside the folders are the kernel's own (maps.debug, progs.debug) and cannot be unlinked.
+    for entry in mounted.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+    unmount(mounted)
 
 
 def _cgroups_below(cgroup: Path) -> list[Path]:
@@ -204,6 +225,11 @@ def _kill_all(cgroup: Path) -> None:
 
     if not wait_until(gone, timeout=10.0):
         raise OSError(f"processes {_processes(cgroup)} below {cgroup} do not end; end them and clean again")
+
+
+def _remove_cgroups(cgroup: Path) -> None:
+    for path in sorted(_cgroups_below(cgroup), key=lambda path: len(path.parts), reverse=True):
+        _remove_cgroup(path)
 
 
 def _remove_cgroup(path: Path) -> None:

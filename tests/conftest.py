@@ -1,0 +1,44 @@
+"""For every test: the `kernel` marker and the hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from pyagent.demo.requirements import missing_requirements
+
+ON_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+# No deadlines: how long an example takes on a shared machine says nothing about the code.
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile(
+    "ci",
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if ON_CI else "dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where the kernel cannot be tested: skip and say why; on CI fail, because there it must be possible."""
+    on_kernel = [item for item in items if item.get_closest_marker("kernel")]
+    missing = missing_requirements() if on_kernel else []
+    if not missing:
+        return
+    reason = "missing here: " + "; ".join(map(str, missing))
+    for item in on_kernel:
+        item.add_marker(pytest.mark.unmet(reason) if ON_CI else pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if unmet := item.get_closest_marker("unmet"):
+        pytest.fail(f"CI is set, but this machine cannot run kernel tests; {unmet.args[0]}", pytrace=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "unmet(reason): set here on kernel tests that CI cannot run")
