@@ -1,4 +1,4 @@
-"""The ground itself: servers say who they are, clients are where they should be, before any hook is attached."""
+"""The ground itself: servers say who they are, clients are where they should be, with no hook attached."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def test_data_in_the_syn_is_accepted(cluster: SmallCluster, in_client: InClient)
 
     def fast_open() -> str:
         with socket.socket() as sock:
-            sock.settimeout(3.0)
             sock.sendto(b"early\n", socket.MSG_FASTOPEN, (address, 8080))
             return str(json.loads(sock.recv(4096))["text"])
 
-    assert in_client(fast_open) == "early"
+    assert in_client(fast_open) == "early"  # asks for the cookie
+    assert in_client(fast_open) == "early"  # sends it
 
 
 def test_a_v4_mapped_address_reaches_the_same_server(cluster: SmallCluster, in_client: InClient) -> None:
