@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check that reads the code without running it, side by side. One line each; the output only of what failed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 bin=$PWD/.venv/bin
 out=$(mktemp -d)
@@ -20,17 +20,12 @@ start() { # start NAME COMMAND...
 	} &
 }
 
-c_format() {
-	local files
-	mapfile -t files < <(find bpf -name '*.c' -o -name '*.h')
-	"$bin/clang-format" --dry-run -Werror "${files[@]}"
-}
-
+mapfile -t c_files < <(find bpf -name '*.c' -o -name '*.h')
 start types "$bin/mypy" --no-error-summary # the longest first
 start imports "$bin/lint-imports" --no-cache
 start lint "$bin/ruff" check --quiet
 start format "$bin/ruff" format --check --quiet
-start c-format c_format
+start c-format "$bin/clang-format" --dry-run -Werror "${c_files[@]}"
 wait
 
 failed=0
