@@ -1,0 +1,234 @@
+"""The whole kernel side of one agent: one set of maps, the programs on them, their links."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pyagent.datapath.decoded import RawMaps
+from pyagent.datapath.layout import CONFIG, LAYOUT_VERSION, META, Capacities, Hook
+from pyagent.datapath.writes import Store
+from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel.bpffs_lock import BpffsLock
+from pyagent.kernel.grace import GracePeriod
+from pyagent.kernel.links import UNCONNECTED_UDP, Links, LinkState, program_name, programs
+from pyagent.kernel.loader import Unit
+from pyagent.kernel.map_set import CURRENT, MapSet, current_folder
+from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
+from pyagent.model.failures import LayoutMismatch, PinsMissing
+
+LINKS, STAGING = "links", "staging"
+SO_NETNS_COOKIE = 71
+
+
+class Opened(NamedTuple):
+    """What was found below `--bpffs`.
+
+    Attributes:
+        reused: maps of an earlier agent go on.
+        mounted: where a BPF file system had to be mounted.
+    """
+
+    reused: bool
+    mounted: str | None
+
+
+class Datapath:
+    """Opened by the agent alone, under the lock of `--bpffs`."""
+
+    def __init__(self, bpffs: Path, cgroup: Path, capacities: Capacities, unconnected_udp: bool = True) -> None:
+        self.bpffs = bpffs
+        self.cgroup = cgroup
+        self.hooks = frozenset(Hook) if unconnected_udp else frozenset(Hook) - UNCONNECTED_UDP
+        self._capacities = capacities
+        self._programs: dict[Hook, int] = {}
+
+    def open(self) -> Opened:
+        """Take the lock and open the pinned maps, or make new ones. Nothing is attached or written.
+
+        Raises:
+            UsageError, AgentRunning, NoPermission, KernelRefused: with the remedy.
+        """
+        check_cgroup(self.cgroup)
+        mounted = ensure_bpffs(self.bpffs)
+        self._lock = BpffsLock(self.bpffs)
+        self.links = Links(self.bpffs / LINKS, self.cgroup)
+        self._found = self.links.adopt()
+        self.maps, reused = self._open_maps()
+        self.grace = GracePeriod()
+        self.unit = Unit("translate.c", self.maps)
+        return Opened(reused, mounted)
+
+    def _open_maps(self) -> tuple[MapSet, bool]:
+        try:
+            return MapSet.open(current_folder(self.bpffs), writable=True), True
+        except (PinsMissing, LayoutMismatch):
+            pass
+        generation = 1 + max(
+            (int(p.name.split("-")[1]) for p in self.bpffs.glob("v*-*") if p.name.split("-")[1].isdigit()),
+            default=0,
+        )
+        folder = self.bpffs / f"v{LAYOUT_VERSION}-{generation}"
+        made = MapSet.create(folder, self._capacities)
+        following = self.bpffs / "next"
+        following.unlink(missing_ok=True)
+        following.symlink_to(folder.name)
+        following.replace(self.bpffs / CURRENT)
+        return made, False
+
+    @property
+    def keeps_programs(self) -> bool:
+        """The pinned links run just the programs that we would load: nothing to compile."""
+        meta = META.as_dict(self.maps.memory("meta")[: META.size])
+        attached = {state.hook for state in self.links.states() if state.attached}
+        return meta["program_tag"] == self.unit.tag and attached == self.hooks
+
+    def load_programs(self) -> None:
+        """Compile the programs and hold them, ready for `attach`."""
+        loaded = self.unit.load(programs(self.hooks), self.bpffs / STAGING)
+        self._programs = {hook: loaded[program_name(hook)] for hook in self.hooks}
+
+    def attach(self) -> None:
+        """Make every hook run our programs; swapped in place where links live, so no call goes unhooked."""
+        self.links.point_to(self._programs)
+        self._store_meta()
+        self._remove_other_sets()
+
+    def adopt_programs(self) -> None:
+        """Hold the programs that the links run, for repairs without a compiler."""
+        for state in self.links.states():
+            self._programs[state.hook] = bpf.program_fd_by_id(state.program_id)
+        self._store_meta()
+
+    def _store_meta(self) -> None:
+        started = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        values = META.pack(LAYOUT_VERSION, started, self.unit.tag, os.getpid(), bytes(32))
+        self.maps.apply([Store("meta", 0, values)])
+
+    def _remove_other_sets(self) -> None:
+        for folder in self.bpffs.glob("v*-*"):
+            if folder != self.maps.folder:
+                shutil.rmtree(folder)
+
+    def store_node(self, features: int) -> None:
+        """Tell the programs which network namespace is the node's, and which features are on."""
+        offsets = CONFIG.offsets
+        self.maps.apply(
+            [
+                Store("config", offsets["node_netns"], struct.pack("=Q", own_netns_cookie())),
+                Store("config", offsets["features"], struct.pack("=I", features)),
+            ]
+        )
+
+    def raw(self) -> RawMaps:
+        """A full dump, for restoring what the kernel holds."""
+        maps = self.maps
+        return RawMaps(
+            frontends=dict(maps.items("frontends")),
+            sets=maps.memory("sets")[:],
+            slots=maps.memory("slots")[:],
+            backends=maps.memory("backends")[:],
+            names=dict(maps.items("names")),
+            service_addresses=dict(maps.items("service_addresses")),
+            node_addresses=dict(maps.items("node_addresses")),
+            config=maps.memory("config")[: CONFIG.size],
+        )
+
+    def repair(self) -> list[str]:
+        """Look whether links and pins are as they should be, and make them so.
+
+        Returns:
+            One line for each thing that had to be repaired.
+        """
+        repaired = [
+            f"{program_name(s.hook)}: {'its pin was gone' if s.attached else 'it was detached'}"
+            for s in self.links.states()
+            if not (s.attached and s.pinned)
+        ]
+        if repaired:
+            self.links.point_to(self._programs)
+        return repaired + self._repair_map_pins()
+
+    def _repair_map_pins(self) -> list[str]:
+        lost = [name for name in self.maps.specs if not (self.maps.folder / name).exists()]
+        if lost or not (self.bpffs / CURRENT).is_symlink():
+            ensure_bpffs(self.bpffs)
+            self.maps.folder.mkdir(mode=0o700, exist_ok=True)
+            for name in lost:
+                bpf.obj_pin(self.maps.fd(name), str(self.maps.folder / name))
+            if not (self.bpffs / CURRENT).is_symlink():
+                (self.bpffs / CURRENT).symlink_to(self.maps.folder.name)
+                lost.append(CURRENT)
+        return [f"map {name}: its pin was gone" for name in lost]
+
+    def link_states(self) -> list[LinkState]:
+        return self.links.states()
+
+    def close(self) -> None:
+        """Let go; everything pinned goes on serving."""
+        self.links.close()
+        for fd in self._programs.values():
+            os.close(fd)
+        self.grace.close()
+        self.maps.close()
+        self._lock.close()
+
+
+def own_netns_cookie() -> int:
+    """The cookie of this process's network namespace (SO_NETNS_COOKIE, Linux 5.14); 0 where unknown."""
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as made:
+        try:
+            return int(struct.unpack("=Q", made.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
+        except OSError:
+            return 0
+
+
+def cleanup(bpffs: Path) -> list[str]:
+    """Detach everything and remove every pin below `bpffs`, under its lock.
+
+    Returns:
+        What was removed, one line each; empty where nothing was.
+
+    Raises:
+        AgentRunning: the agent must be stopped first.
+    """
+    if not bpffs.exists():
+        return []
+    lock = BpffsLock(bpffs, holder="clean up")
+    removed = []
+    try:
+        order = [LINKS, STAGING, CURRENT, "next", *(p.name for p in bpffs.glob("v*-*"))]
+        for name in order:
+            path = bpffs / name
+            if path.is_symlink():
+                path.unlink()
+            elif path.exists():
+                # Forward hooks go first: no call may be translated whose way back is gone.
+                forward_first = sorted(path.iterdir(), key=lambda p: not p.name.startswith(("connect", "send")))
+                for pin in forward_first:
+                    pin.unlink()
+                path.rmdir()
+            else:
+                continue
+            removed.append(str(path))
+    finally:
+        lock.close()
+    removed += _remove_folder(bpffs)
+    return removed
+
+
+def _remove_folder(bpffs: Path) -> list[str]:
+    if bpffs.is_mount() and bpffs != Path("/sys/fs/bpf"):
+        unmounted = subprocess.run(["umount", str(bpffs)], check=False, capture_output=True).returncode == 0
+        return [f"{bpffs} (mount)"] if unmounted else []
+    with contextlib.suppress(OSError):  # others' pins are in it: theirs to keep
+        bpffs.rmdir()
+        return [str(bpffs)]
+    return []
