@@ -7,7 +7,8 @@
 #ifndef KUBESOCK_MAPS_H
 #define KUBESOCK_MAPS_H
 
-#define PINNED_MAP(type, key, value, name) BPF_F_TABLE(type ":" PINS "/" #name, key, value, name, 1, 0)
+#define PINNED_MAP(type, key, value, name) \
+	BPF_F_TABLE(type ":" PINS "/" #name, key, value, name, 1, 0)
 
 /* Agent. Dialled address -> set. A miss: no frontend, see service_addresses. */
 PINNED_MAP("hash", struct frontend_key, u64, frontends);
@@ -61,8 +62,7 @@ struct events_table_t {
 	void (*ringbuf_submit)(void *, u64);
 	u32 max_entries;
 };
-__attribute__((section("maps/ringbuf:" PINS "/events"))) struct events_table_t events = {
-	.max_entries = 1
-};
+__attribute__((section("maps/ringbuf:" PINS
+		       "/events"))) struct events_table_t events = { .max_entries = 1 };
 
 #endif

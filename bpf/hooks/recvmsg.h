@@ -20,10 +20,12 @@ static __always_inline bool sender_of(struct bpf_sock_addr *ctx, const struct ad
 		return false;
 	if (sk->state != SOCKET_CONNECTED) {
 		record = origin_udp.sk_storage_get(sk, 0, 0);
-		return record && datagram_frontend(ctx, record, peer, port, frontend, frontend_port);
+		return record &&
+		       datagram_frontend(ctx, record, peer, port, frontend, frontend_port);
 	}
 	connected = origin.sk_storage_get(sk, 0, 0);
-	if (!connected || connected->backend_port != port || !same_address(&connected->backend, peer))
+	if (!connected || connected->backend_port != port ||
+	    !same_address(&connected->backend, peer))
 		return false;
 	*frontend = connected->frontend;
 	*frontend_port = connected->frontend_port;

@@ -4,7 +4,8 @@
 #define KUBESOCK_SENDMSG_H
 
 /* The same for all datagrams of a socket to a frontend, so that they stay together even without a record. */
-static __always_inline u32 socket_random(struct bpf_sock_addr *ctx, const struct frontend_key *dialled)
+static __always_inline u32 socket_random(struct bpf_sock_addr *ctx,
+					 const struct frontend_key *dialled)
 {
 	u32 mixed = ((u32)bpf_get_socket_cookie(ctx) ^ frontend_tag(dialled)) * 0x85ebca6b;
 

@@ -41,13 +41,15 @@ static __always_inline void ipv6_of(struct bpf_sock_addr *ctx, struct address *t
 	to->word[3] = ctx->user_ip6[3];
 }
 
-static __always_inline void put_ipv4(struct bpf_sock_addr *ctx, const struct address *from, __be16 port)
+static __always_inline void put_ipv4(struct bpf_sock_addr *ctx, const struct address *from,
+				     __be16 port)
 {
 	ctx->user_ip4 = from->word[3];
 	ctx->user_port = port;
 }
 
-static __always_inline void put_ipv6(struct bpf_sock_addr *ctx, const struct address *from, __be16 port)
+static __always_inline void put_ipv6(struct bpf_sock_addr *ctx, const struct address *from,
+				     __be16 port)
 {
 	ctx->user_ip6[0] = from->word[0];
 	ctx->user_ip6[1] = from->word[1];

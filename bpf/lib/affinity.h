@@ -3,7 +3,8 @@
 #ifndef KUBESOCK_AFFINITY_H
 #define KUBESOCK_AFFINITY_H
 
-static __always_inline struct affinity_key client_of(struct bpf_sock_addr *ctx, const struct block *block)
+static __always_inline struct affinity_key client_of(struct bpf_sock_addr *ctx,
+						     const struct block *block)
 {
 	struct affinity_key key = {
 		.service_port = block->owner >> 32,
@@ -15,7 +16,8 @@ static __always_inline struct affinity_key client_of(struct bpf_sock_addr *ctx, 
 }
 
 /* The client's entry while it is fresh. */
-static __always_inline struct affinity *affinity_of(struct affinity_key *client, const struct block *block)
+static __always_inline struct affinity *affinity_of(struct affinity_key *client,
+						    const struct block *block)
 {
 	struct affinity *entry = affinity.lookup(client);
 
@@ -33,7 +35,8 @@ static __always_inline void renew_affinity(struct affinity *entry)
 		entry->last_used = second;
 }
 
-static __always_inline void remember_affinity(struct affinity_key *client, const struct choice *choice)
+static __always_inline void remember_affinity(struct affinity_key *client,
+					      const struct choice *choice)
 {
 	struct affinity entry = {
 		.backend = choice->backend,

@@ -97,7 +97,8 @@ static __always_inline u32 spread(u32 random, u32 count)
 	return (u64)random * count >> 32;
 }
 
-static __always_inline bool bound_to_loopback(struct bpf_sock_addr *ctx, const struct address *dialled)
+static __always_inline bool bound_to_loopback(struct bpf_sock_addr *ctx,
+					      const struct address *dialled)
 {
 	struct bpf_sock *sk = ctx->sk;
 
@@ -105,7 +106,8 @@ static __always_inline bool bound_to_loopback(struct bpf_sock_addr *ctx, const s
 		return false;
 	if (is_ipv4(dialled))
 		return (HOST_32(sk->src_ip4) >> 24) == 127;
-	return !sk->src_ip6[0] && !sk->src_ip6[1] && !sk->src_ip6[2] && HOST_32(sk->src_ip6[3]) == 1;
+	return !sk->src_ip6[0] && !sk->src_ip6[1] && !sk->src_ip6[2] &&
+	       HOST_32(sk->src_ip6[3]) == 1;
 }
 
 /* The kernel answers EINVAL when a socket bound to loopback leaves the host; this slot does not. */

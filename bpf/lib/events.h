@@ -12,12 +12,13 @@ static __always_inline bool wanted(struct config *settings, enum outcome outcome
 		return false;
 	if (settings->event_service_port && settings->event_service_port != service_port)
 		return false;
-	return settings->event_sample < 2 || spread(bpf_get_prandom_u32(), settings->event_sample) == 0;
+	return settings->event_sample < 2 ||
+	       spread(bpf_get_prandom_u32(), settings->event_sample) == 0;
 }
 
-static __always_inline void report(struct bpf_sock_addr *ctx, struct config *settings, enum hook hook,
-				   enum outcome outcome, const struct frontend_key *dialled,
-				   const struct choice *choice)
+static __always_inline void report(struct bpf_sock_addr *ctx, struct config *settings,
+				   enum hook hook, enum outcome outcome,
+				   const struct frontend_key *dialled, const struct choice *choice)
 {
 	struct event *event;
 

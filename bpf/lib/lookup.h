@@ -54,8 +54,8 @@ static __always_inline enum found find_frontend(struct frontend_key *key, u32 *s
 }
 
 /* Which node owns the address; false: none, or a loopback that is not the node's. */
-static __always_inline bool node_of(struct bpf_sock_addr *ctx, struct config *settings, struct address *addr,
-				    u32 *node)
+static __always_inline bool node_of(struct bpf_sock_addr *ctx, struct config *settings,
+				    struct address *addr, u32 *node)
 {
 	u32 *owner;
 

@@ -3,7 +3,8 @@
 #ifndef KUBESOCK_ORIGIN_H
 #define KUBESOCK_ORIGIN_H
 
-static __always_inline bool remember_origin(struct bpf_sock_addr *ctx, const struct frontend_key *dialled,
+static __always_inline bool remember_origin(struct bpf_sock_addr *ctx,
+					    const struct frontend_key *dialled,
 					    const struct choice *choice)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -41,7 +42,8 @@ static __always_inline void forget_origin(struct bpf_sock_addr *ctx)
 		record->backend_port = 0;
 }
 
-static __always_inline bool matches(const struct frontend_key *dialled, const struct datagram_origin *entry)
+static __always_inline bool matches(const struct frontend_key *dialled,
+				    const struct datagram_origin *entry)
 {
 	return entry->backend_word && entry->frontend_port == dialled->port &&
 	       same_address(&entry->frontend, &dialled->addr);
@@ -60,7 +62,8 @@ static __always_inline struct datagram_origin *datagram_of(struct datagram_origi
 	return 0;
 }
 
-static __always_inline void move_to_overflow(struct bpf_sock_addr *ctx, struct datagram_origins *record,
+static __always_inline void move_to_overflow(struct bpf_sock_addr *ctx,
+					     struct datagram_origins *record,
 					     const struct datagram_origin *entry)
 {
 	struct overflow_key key = {
@@ -68,13 +71,15 @@ static __always_inline void move_to_overflow(struct bpf_sock_addr *ctx, struct d
 		.backend = entry->backend,
 		.backend_port = entry->backend_port,
 	};
-	struct overflow value = { .frontend = entry->frontend, .frontend_port = entry->frontend_port };
+	struct overflow value = { .frontend = entry->frontend,
+				  .frontend_port = entry->frontend_port };
 
 	origin_overflow.update(&key, &value);
 	record->overflowed = 1;
 }
 
-static __always_inline bool remember_datagram(struct bpf_sock_addr *ctx, const struct frontend_key *dialled,
+static __always_inline bool remember_datagram(struct bpf_sock_addr *ctx,
+					      const struct frontend_key *dialled,
 					      const struct choice *choice)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -107,15 +112,18 @@ static __always_inline bool remember_datagram(struct bpf_sock_addr *ctx, const s
 	return true;
 }
 
-static __always_inline bool is_from(const struct datagram_origin *entry, const struct address *peer, __be16 port)
+static __always_inline bool is_from(const struct datagram_origin *entry, const struct address *peer,
+				    __be16 port)
 {
-	return entry->backend_word && entry->backend_port == port && same_address(&entry->backend, peer);
+	return entry->backend_word && entry->backend_port == port &&
+	       same_address(&entry->backend, peer);
 }
 
 /* The frontend in whose place the peer answered; false: none, the peer is what the socket dialled. */
-static __always_inline bool datagram_frontend(struct bpf_sock_addr *ctx, struct datagram_origins *record,
-					      const struct address *peer, __be16 port, struct address *frontend,
-					      __be16 *frontend_port)
+static __always_inline bool datagram_frontend(struct bpf_sock_addr *ctx,
+					      struct datagram_origins *record,
+					      const struct address *peer, __be16 port,
+					      struct address *frontend, __be16 *frontend_port)
 {
 	struct overflow_key key = { .backend = *peer, .backend_port = port };
 	u32 latest = record->latest & (DATAGRAM_ORIGINS - 1);

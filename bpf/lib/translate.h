@@ -15,7 +15,8 @@ static __always_inline bool is_served(u32 protocol)
  * A backend of the block: the client's by affinity, else the one that the socket
  * already talks to (`kept`, may be 0), else one by `random`.
  */
-static __always_inline enum outcome choose(struct bpf_sock_addr *ctx, const struct frontend_key *dialled,
+static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
+					   const struct frontend_key *dialled,
 					   const struct block *block, struct datagram_origin *kept,
 					   u32 random, struct choice *choice)
 {

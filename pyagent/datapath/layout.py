@@ -108,6 +108,7 @@ def swap16(value: int | bytes) -> int:
     """A 16-bit number from host to network order, or back."""
     return int.from_bytes(int(value).to_bytes(2, "big"), sys.byteorder)
 
+
 FRONTEND_KEY = CStruct(
     "frontend_key",
     Field("addr", "16s"),
@@ -407,7 +408,8 @@ def static_assertions() -> str:
             for name, offset in cstruct.offsets.items()
         ]
     lines += [
-        f'_Static_assert({prefix}{member.name} == {int(member)}u, "{prefix}{member.name} differs from layout.py");'
+        f"_Static_assert({prefix}{member.name} == {int(member)}u,"
+        f' "{prefix}{member.name} differs from layout.py");'
         for prefix, enum in _ENUMS
         for member in enum
     ]

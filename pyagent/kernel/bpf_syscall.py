@@ -39,7 +39,9 @@ def _number() -> int:
     try:
         return _SYSCALL_NUMBER[machine]
     except KeyError:
-        raise KernelRefused(f"bpf(2) on {machine}: unknown system call number; kubesock runs on x86_64") from None
+        raise KernelRefused(
+            f"bpf(2) on {machine}: unknown system call number; kubesock runs on x86_64"
+        ) from None
 
 
 _NUMBER = _number()
@@ -201,8 +203,10 @@ class MapInfo(NamedTuple):
 
 
 def map_info(fd: int) -> MapInfo:
-    values = struct.unpack_from("=IIIIII16s", _info(fd, 88, "map info"))
-    return MapInfo(*values[:6], values[6].split(b"\0")[0].decode(errors="replace"))
+    info = _info(fd, 88, "map info")
+    kind, identifier, key, value, entries, flags = struct.unpack_from("=IIIIII", info)
+    name = info[24:40].split(b"\0")[0].decode(errors="replace")
+    return MapInfo(kind, identifier, key, value, entries, flags, name)
 
 
 class ProgramInfo(NamedTuple):
@@ -236,7 +240,9 @@ class LinkInfo(NamedTuple):
 
 def link_info(fd: int) -> LinkInfo:
     """Of a cgroup link (`struct bpf_link_info`)."""
-    kind, identifier, program, _pad, cgroup, attach = struct.unpack_from("=IIIIQI", _info(fd, 40, "link info"))
+    kind, identifier, program, _pad, cgroup, attach = struct.unpack_from(
+        "=IIIIQI", _info(fd, 40, "link info")
+    )
     return LinkInfo(kind, identifier, program, cgroup, attach)
 
 
@@ -274,7 +280,8 @@ def program_query(target_fd: int, attach_type: int, effective: bool) -> list[int
     identifiers = bytearray(4 * room)
     flags = BPF_F_QUERY_EFFECTIVE if effective else 0
     attributes = bytearray(
-        struct.pack("=IIIIQII", target_fd, attach_type, flags, 0, address_of(identifiers), room, 0) + bytes(32)
+        struct.pack("=IIIIQII", target_fd, attach_type, flags, 0, address_of(identifiers), room, 0)
+        + bytes(32)
     )
     bpf(PROG_QUERY, attributes, "query cgroup")
     count = struct.unpack_from("=I", attributes, 24)[0]

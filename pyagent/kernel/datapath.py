@@ -43,7 +43,9 @@ class Opened(NamedTuple):
 class Datapath:
     """Opened by the agent alone, under the lock of `--bpffs`."""
 
-    def __init__(self, bpffs: Path, cgroup: Path, capacities: Capacities, unconnected_udp: bool = True) -> None:
+    def __init__(
+        self, bpffs: Path, cgroup: Path, capacities: Capacities, unconnected_udp: bool = True
+    ) -> None:
         self.bpffs = bpffs
         self.cgroup = cgroup
         self.hooks = frozenset(Hook) if unconnected_udp else frozenset(Hook) - UNCONNECTED_UDP
@@ -211,7 +213,9 @@ def cleanup(bpffs: Path) -> list[str]:
                 path.unlink()
             elif path.exists():
                 # Forward hooks go first: no call may be translated whose way back is gone.
-                forward_first = sorted(path.iterdir(), key=lambda p: not p.name.startswith(("connect", "send")))
+                forward_first = sorted(
+                    path.iterdir(), key=lambda p: not p.name.startswith(("connect", "send"))
+                )
                 for pin in forward_first:
                     pin.unlink()
                 path.rmdir()

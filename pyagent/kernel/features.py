@@ -73,7 +73,10 @@ def has_coarse_clock() -> bool:
 def explain_errno(error: OSError) -> str:
     """What a refusal of bpf(2) usually means, as an instruction."""
     if error.errno in (errno.EPERM, errno.EACCES):
-        return "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a seccomp profile that allows bpf(2)"
+        return (
+            "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a seccomp profile"
+            " that allows bpf(2)"
+        )
     if error.errno == errno.ENOSYS:
         return "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL=y"
     if error.errno == errno.EINVAL:

@@ -169,7 +169,9 @@ def pinned_states(folder: Path) -> list[LinkState]:
             info = bpf.link_info(fd)
         finally:
             os.close(fd)
-        found.append(LinkState(hook, info.cgroup_id != 0, info.program_id, info.id, info.cgroup_id, pinned=True))
+        found.append(
+            LinkState(hook, info.cgroup_id != 0, info.program_id, info.id, info.cgroup_id, pinned=True)
+        )
     return found
 
 
@@ -184,9 +186,11 @@ def foreign_programs(cgroup: Path, own: frozenset[int]) -> list[tuple[Hook, int,
     fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for hook, attach_type in ATTACH_TYPE.items():
-            for identifier in bpf.program_query(fd, attach_type, effective=True):
-                if identifier not in own:
-                    found.append((hook, identifier, _program_name(identifier)))
+            found += [
+                (hook, identifier, _program_name(identifier))
+                for identifier in bpf.program_query(fd, attach_type, effective=True)
+                if identifier not in own
+            ]
     finally:
         os.close(fd)
     return found

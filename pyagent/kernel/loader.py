@@ -92,7 +92,8 @@ class Unit:
         refusal = features.sock_addr_error()
         remedy = features.explain_errno(refusal) if refusal else "report this kernel with the text above"
         raise KernelRefused(
-            f"load {self.name}, program {answer['program']}: {answer['message']}; {_tail(child.stderr)}; {remedy}"
+            f"load {self.name}, program {answer['program']}: {answer['message']};"
+            f" {_tail(child.stderr)}; {remedy}"
         )
 
 

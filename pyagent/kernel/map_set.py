@@ -1,7 +1,7 @@
 """One set of maps of the layout: created or opened by pin, written by plans, read by everybody.
 
-A set lives in its own folder below `--bpffs`, `v<layout>-<generation>` (bpffs refuses dots); the link `current` names the one
-that the attached programs use. Only the agent opens it writable.
+A set lives in its own folder below `--bpffs`, `v<layout>-<generation>` (bpffs refuses dots); the link
+`current` names the one that the attached programs use. Only the agent opens it writable.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal, cast
 
 from pyagent.datapath.layout import (
     LAYOUT_VERSION,
@@ -127,17 +128,15 @@ class MapSet:
         """
         count = 0
         for run in _runs(writes):
-            first = run[0]
-            if isinstance(first, Store):
-                for write in run:
-                    assert isinstance(write, Store)
-                    self._store(write)
-            elif isinstance(first, Put):
-                self._put([w for w in run if isinstance(w, Put)])
-            else:
-                for write in run:
-                    assert isinstance(write, Remove)
-                    self._remove(write)
+            match run[0]:
+                case Store():
+                    for store in run:
+                        self._store(cast("Store", store))
+                case Put():
+                    self._put(cast("list[Put]", run))
+                case Remove():
+                    for removal in run:
+                        self._remove(cast("Remove", removal))
             count += len(run)
         return count
 
@@ -146,9 +145,9 @@ class MapSet:
         size = len(write.data)
         if size in (4, 8):
             # One item of a cast view is one store instruction: no reader sees half of it.
-            code = "Q" if size == 8 else "I"
+            code: Literal["Q", "I"] = "Q" if size == 8 else "I"
             with memoryview(memory) as raw, raw.cast(code) as words:
-                words[write.offset // size] = struct.unpack("=" + code, write.data)[0]
+                words[write.offset // size] = struct.unpack(f"={code}", write.data)[0]
         else:
             memory[write.offset : write.offset + size] = write.data
 
@@ -229,7 +228,7 @@ def current_folder(bpffs: Path) -> Path:
         PinsMissing, LayoutMismatch, NoPermission: with the remedy.
     """
     try:
-        name = os.readlink(bpffs / CURRENT)
+        name = str((bpffs / CURRENT).readlink())
     except FileNotFoundError:
         raise PinsMissing(f"{bpffs}: nothing is pinned there; start `kubesock run --bpffs {bpffs}`") from None
     except PermissionError:
@@ -284,7 +283,7 @@ def _storage_btf(value_size: int) -> bytes:
 
 
 def _open(path: Path, writable: bool, wanted: MapSpec) -> int:
-    # mmap(MAP_SHARED) is refused through a read-only fd, even for reading (kernel/bpf/syscall.c, bpf_map_mmap).
+    # mmap(MAP_SHARED) is refused through a read-only fd, even for reading (mm/mmap.c clears VM_SHARED).
     needs_write = bool(wanted.flags & MapFlag.MMAPABLE) or wanted.type is MapType.SK_STORAGE
     readonly = not writable and not needs_write
     try:
@@ -309,7 +308,8 @@ def _checked(fd: int, wanted: MapSpec, folder: Path) -> MapSpec:
     ):
         raise LayoutMismatch(
             f"{folder / wanted.name}: type {info.type}, key {info.key_size}, value {info.value_size} bytes, "
-            f"wanted {wanted.type.value}, {wanted.key_size}, {wanted.value_size}; remove it with `kubesock cleanup`"
+            f"wanted {wanted.type.value}, {wanted.key_size}, {wanted.value_size};"
+            " remove it with `kubesock cleanup`"
         )
     return found
 

@@ -59,7 +59,9 @@ def check_cgroup(path: Path) -> None:
     try:
         found = filesystem_type(path)
     except OSError as error:
-        raise UsageError(f"--cgroup {path}: {error.strerror}; give a folder below {cgroup2_root()}") from error
+        raise UsageError(
+            f"--cgroup {path}: {error.strerror}; give a folder below {cgroup2_root()}"
+        ) from error
     if found != CGROUP2_MAGIC:
         raise UsageError(f"--cgroup {path}: not a cgroup v2 folder; give one below {cgroup2_root()}")
 
@@ -92,7 +94,9 @@ def ensure_bpffs(folder: Path) -> str | None:
     except PermissionError as error:
         raise NoPermission(f"--bpffs {folder}: {error.strerror}; run as root") from error
     except OSError as error:
-        raise KernelRefused(f"--bpffs {folder}: {error.strerror}; give a folder on a BPF file system") from error
+        raise KernelRefused(
+            f"--bpffs {folder}: {error.strerror}; give a folder on a BPF file system"
+        ) from error
     return added
 
 

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def _is_inside(cgroup: Path) -> bool:
     return False
 
 
-def _dial_inside(cgroup: Path, hooks: list[Hook]) -> dict[Hook, int] | None:
+def _dial_inside(cgroup: Path, hooks: Sequence[Hook]) -> dict[Hook, int] | None:
     folder = cgroup / SUB_CGROUP
     try:
         folder.mkdir(exist_ok=True)

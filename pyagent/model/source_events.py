@@ -20,7 +20,9 @@ class Problem(msgspec.Struct, frozen=True):
     origin: str = ""  # file and line, or empty
 
     def __str__(self) -> str:
-        subject = f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+        subject = (
+            f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+        )
         where = f" ({self.origin})" if self.origin else ""
         return f"{subject}: {self.field + ': ' if self.field else ''}{self.reason}{where}"
 
