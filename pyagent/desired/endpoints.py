@@ -1,0 +1,291 @@
+"""EndpointSlices of one Service -> the endpoints of each of its ports (KEP-752).
+
+A slice is read once, when it arrives, into a compact form that is kept instead of the object: the
+endpoints already carry the number of the slice's first port, so that a Service with one port shares
+them as its backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from pyagent.desired.names import MAX_NAME, node_name, zone_name
+from pyagent.desired.problems import Findings
+from pyagent.model.address import (
+    V4_MAPPED_PREFIX,
+    Family,
+    Protocol,
+    family_of,
+    is_link_local,
+    is_loopback,
+    is_multicast,
+    is_unspecified,
+    parse_address,
+)
+from pyagent.model.failures import InvalidField, sanitized
+from pyagent.model.kube_objects import Conditions, Endpoint, EndpointPort, EndpointSlice, Hints
+from pyagent.model.service import Backend, BackendStateBit
+from pyagent.model.source_events import Problem
+
+READY = int(BackendStateBit.READY)
+SERVING = int(BackendStateBit.SERVING)
+TERMINATING = int(BackendStateBit.TERMINATING)
+LOCAL = int(BackendStateBit.LOCAL)
+ON_NODE_ADDRESS = int(BackendStateBit.ON_NODE_ADDRESS)
+
+MAX_PORT = 65_535
+FAMILY_OF_TYPE = {family.label: family for family in Family}
+PROTOCOL_OF_NAME: dict[str | None, Protocol] = {None: Protocol.TCP, "": Protocol.TCP}
+PROTOCOL_OF_NAME |= {protocol.name: protocol for protocol in Protocol}
+
+_OCTET = {str(value): value for value in range(256)}
+_HARMLESS_FIRST_OCTET = {
+    text: value for text, value in _OCTET.items() if 0 < value < 224 and value not in (127, 169)
+}
+
+
+class SlicePort(NamedTuple):
+    name: str
+    protocol: Protocol
+    port: int
+
+
+class Hint(NamedTuple):
+    """For clients in which zones and on which nodes an endpoint is meant (KEP-2433, KEP-4444, KEP-3015)."""
+
+    zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+NO_HINT = Hint()
+
+
+class Endpoints(NamedTuple):
+    """Endpoints in the order of their addresses and ports.
+
+    `hints` runs parallel to `backends`; it is empty if no endpoint has a hint.
+    """
+
+    backends: tuple[Backend, ...] = ()
+    hints: tuple[Hint, ...] = ()
+
+
+NO_ENDPOINTS = Endpoints()
+
+
+class SliceEndpoints(msgspec.Struct, frozen=True, gc=False):
+    """What one EndpointSlice says. The endpoints carry the number of its first port."""
+
+    service: str
+    name: str
+    family: Family
+    ports: tuple[SlicePort, ...]
+    endpoints: Endpoints
+    problems: tuple[Problem, ...] = ()
+
+
+PortIndex = dict[tuple[Family, str, Protocol], list[tuple[SliceEndpoints, int]]]
+
+
+def read_slice(obj: EndpointSlice, service: str, own_node: str) -> SliceEndpoints:
+    """The compact form of a slice; without ports if its type is neither IPv4 nor IPv6.
+
+    Conditions that are absent count as the API defines: ready and serving true, terminating false.
+    Only the first address of an endpoint is used, as the API asks.
+
+    Args:
+        service: name of the Service, from the slice's label.
+        own_node: this node's name; "" marks no endpoint as local.
+    """
+    findings = Findings("EndpointSlice", obj.metadata.namespace, obj.metadata.name)
+    family = FAMILY_OF_TYPE.get(obj.addressType)
+    ports: tuple[SlicePort, ...] = ()
+    endpoints = NO_ENDPOINTS
+    if family is None:
+        reason = f"cannot be served: {sanitized(obj.addressType)}; write IPv4 or IPv6"
+        findings.add("addressType", reason)
+        family = Family.IPV4
+    else:
+        ports = _ports(obj.ports or [], findings)
+        if ports:
+            endpoints = _endpoints(obj, family, ports[0].port, own_node, findings)
+    return SliceEndpoints(service, obj.metadata.name, family, ports, endpoints, findings.problems())
+
+
+def index_ports(slices: Sequence[SliceEndpoints]) -> PortIndex:
+    """Which slices, in the given order, carry a port, and with which numbers (named ports may differ)."""
+    index: PortIndex = {}
+    for piece in slices:
+        for name, protocol, port in piece.ports:
+            index.setdefault((piece.family, name, protocol), []).append((piece, port))
+    return index
+
+
+def merge(pieces: Sequence[tuple[SliceEndpoints, int]]) -> Endpoints:
+    """All endpoints of one service port.
+
+    One address and port listed twice (a pod's address reused while the old pod still terminates): the
+    first stays, unless a later one is not terminating. The caller's order of slices decides.
+    """
+    if len(pieces) == 1:
+        piece, port = pieces[0]
+        return _with_port(piece.endpoints, port)
+    merged: dict[tuple[bytes, int], tuple[Backend, Hint]] = {}
+    for piece, port in pieces:
+        backends, hints = _with_port(piece.endpoints, port)
+        for backend, hint in zip(backends, hints or (NO_HINT,) * len(backends), strict=True):
+            identity = (backend.address, port)
+            if identity not in merged or not backend.state & TERMINATING:
+                merged[identity] = (backend, hint)
+    ordered = [merged[identity] for identity in sorted(merged)]
+    hinted = any(hint is not NO_HINT for _, hint in ordered)
+    return Endpoints(
+        tuple(backend for backend, _ in ordered),
+        tuple(hint for _, hint in ordered) if hinted else (),
+    )
+
+
+def endpoint_address(text: str, family: Family) -> bytes:
+    """The 16 bytes of an endpoint's address.
+
+    Addresses that mean something else on every host are refused: a Service must not be a way to what
+    listens on the loopback or link-local addresses of nodes.
+
+    Raises:
+        InvalidField: not an address, one of the other family, or one that no endpoint may have.
+    """
+    try:
+        a, b, c, d = text.split(".")
+        address = V4_MAPPED_PREFIX + bytes((_HARMLESS_FIRST_OCTET[a], _OCTET[b], _OCTET[c], _OCTET[d]))
+    except (ValueError, KeyError):
+        address = parse_address(text)
+        reason = _why_no_endpoint(address)
+        if reason:
+            raise InvalidField(
+                f"{reason}, which cannot be an endpoint; the endpoint is left out", text
+            ) from None
+    if family_of(address) is not family:
+        raise InvalidField(
+            f"not {family.label}, as addressType says; move it to a slice of its own type", text
+        )
+    return address
+
+
+def _why_no_endpoint(address: bytes) -> str:
+    if is_loopback(address):
+        return "a loopback address"
+    if is_link_local(address):
+        return "a link-local address"
+    if is_multicast(address):
+        return "a multicast address"
+    if is_unspecified(address):
+        return "the unspecified address"
+    return ""
+
+
+def _ports(ports: Sequence[EndpointPort], findings: Findings) -> tuple[SlicePort, ...]:
+    usable: dict[SlicePort, None] = {}
+    for i, entry in enumerate(ports):
+        if not entry.port:
+            continue  # the API lets it mean "all ports", which no proxy can serve
+        protocol = PROTOCOL_OF_NAME.get(entry.protocol)
+        if not 0 < entry.port <= MAX_PORT:
+            findings.add(f"ports[{i}].port", f"out of range: {sanitized(entry.port)}; want 1 to {MAX_PORT}")
+        elif protocol is None:
+            reason = f"unknown protocol: {sanitized(entry.protocol)}; want TCP, UDP or SCTP"
+            findings.add(f"ports[{i}].protocol", reason)
+        else:
+            usable[SlicePort(entry.name or "", protocol, entry.port)] = None
+    return tuple(usable)
+
+
+def _endpoints(obj: EndpointSlice, family: Family, port: int, own_node: str, findings: Findings) -> Endpoints:
+    namespace = obj.metadata.namespace
+    found: dict[bytes, Backend] = {}
+    hints: dict[bytes, Hint] = {}
+    for i, endpoint in enumerate(obj.endpoints or ()):
+        if not endpoint.addresses:
+            findings.add(f"endpoints[{i}].addresses", "empty; list the endpoint's address")
+            continue
+        try:
+            address = endpoint_address(endpoint.addresses[0], family)
+        except InvalidField as error:
+            findings.add(f"endpoints[{i}].addresses[0]", error)
+            continue
+        state = _state(endpoint.conditions)
+        if address in found and state & TERMINATING:
+            continue
+        node, zone = _place(endpoint, i, findings)
+        if node and node == own_node:
+            state |= LOCAL
+        found[address] = Backend(address, port, state, node, zone, _target(endpoint, namespace))
+        hints.pop(address, None)
+        if endpoint.hints is not None:
+            hint = _hint(endpoint.hints)
+            if hint != NO_HINT:
+                hints[address] = hint
+    order = sorted(found)
+    return Endpoints(
+        tuple([found[address] for address in order]),
+        tuple([hints.get(address, NO_HINT) for address in order]) if hints else (),
+    )
+
+
+def _state(conditions: Conditions | None) -> int:
+    if conditions is None:
+        return READY | SERVING
+    state = 0 if conditions.ready is False else READY
+    if conditions.serving is not False:
+        state |= SERVING
+    if conditions.terminating:
+        state |= TERMINATING
+    return state
+
+
+def _place(endpoint: Endpoint, i: int, findings: Findings) -> tuple[str, str]:
+    node = zone = ""
+    try:
+        if endpoint.nodeName:
+            node = node_name(endpoint.nodeName)
+    except InvalidField as error:
+        findings.add(f"endpoints[{i}].nodeName", error)
+    try:
+        if endpoint.zone:
+            zone = zone_name(endpoint.zone)
+    except InvalidField as error:
+        findings.add(f"endpoints[{i}].zone", error)
+    return node, zone
+
+
+def _target(endpoint: Endpoint, namespace: str) -> str:
+    reference = endpoint.targetRef
+    if reference is None or not reference.name or (reference.kind or "Pod") != "Pod":
+        return ""
+    if len(reference.name) > MAX_NAME or len(reference.namespace or "") > MAX_NAME:
+        return ""
+    return f"{reference.namespace or namespace}/{reference.name}"
+
+
+def _hint(hints: Hints) -> Hint:
+    zones = tuple([hint.name for hint in hints.forZones or ()])
+    nodes = tuple([hint.name for hint in hints.forNodes or ()])
+    return _shared_hint(zones, nodes)
+
+
+@lru_cache(4096)
+def _shared_hint(zones: tuple[str, ...], nodes: tuple[str, ...]) -> Hint:
+    return Hint(zones, nodes) if zones or nodes else NO_HINT
+
+
+def _with_port(endpoints: Endpoints, port: int) -> Endpoints:
+    backends, hints = endpoints
+    if not backends or backends[0].port == port:
+        return endpoints
+    return Endpoints(
+        tuple([Backend(b.address, port, b.state, b.node, b.zone, b.target) for b in backends]),
+        hints,
+    )

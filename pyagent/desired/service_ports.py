@@ -1,0 +1,203 @@
+"""One Service and its EndpointSlices -> the Service as this node should serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pyagent.desired.endpoint_choice import Choice, choose
+from pyagent.desired.endpoints import (
+    LOCAL,
+    NO_ENDPOINTS,
+    ON_NODE_ADDRESS,
+    READY,
+    Endpoints,
+    PortIndex,
+    SliceEndpoints,
+    index_ports,
+    merge,
+)
+from pyagent.desired.frontends import (
+    Claimed,
+    cluster_ip_frontend,
+    cluster_ip_set,
+    is_headless,
+    node_port_frontends,
+    read_cluster_ips,
+)
+from pyagent.desired.nodes import ThisNode
+from pyagent.desired.problems import Findings
+from pyagent.desired.service_rules import (
+    PortSpec,
+    Rules,
+    read_created,
+    read_health_check_port,
+    read_ports,
+    read_rules,
+)
+from pyagent.model.address import Family
+from pyagent.model.kube_objects import LABEL_SERVICE_PROXY_NAME, Metadata, Service
+from pyagent.model.outcome import Outcome
+from pyagent.model.service import (
+    CLUSTER_SET,
+    LOCAL_SET,
+    MAX_SET_BACKENDS,
+    Backend,
+    BackendSet,
+    Frontend,
+    FrontendKind,
+    PolicyBit,
+    ServicePort,
+    ServicePortKey,
+    ServiceView,
+    SetKey,
+)
+
+MAX_SERVICE_ENTRIES = 1_000_000
+"""Backends and frontends of all ports of one Service: one object must not exhaust the node's memory."""
+
+_INTERNAL_LOCAL = int(PolicyBit.INTERNAL_LOCAL)
+_EXTERNAL_LOCAL = int(PolicyBit.EXTERNAL_LOCAL)
+_SOURCE_RANGES = int(PolicyBit.SOURCE_RANGES)
+
+
+def service_view(service: Service, slices: Sequence[SliceEndpoints], node: ThisNode) -> ServiceView | None:
+    """The Service as this node should serve it; None if it is headless or of type ExternalName.
+
+    Fields that cannot be used are left out or replaced by the API's default, and reported.
+
+    Args:
+        slices: of this Service, in the order of their names.
+    """
+    spec, metadata = service.spec, service.metadata
+    if is_headless(spec):
+        return None
+    findings = Findings("Service", metadata.namespace, metadata.name)
+    cluster_ips = read_cluster_ips(spec, findings)
+    created = read_created(metadata, findings)
+    addresses = tuple(cluster_ips.values())
+    if LABEL_SERVICE_PROXY_NAME in (metadata.labels or {}):
+        return ServiceView(
+            metadata.namespace, metadata.name, created, (), addresses, True, findings.problems()
+        )
+    rules = read_rules(service, cluster_ips, node, findings)
+    ports, sctp_ports = read_ports(spec, rules.service_type, findings)
+    index = index_ports(slices)
+    served = tuple(_service_ports(metadata, rules, ports, index, node, findings)) if cluster_ips else ()
+    health_check_port = read_health_check_port(spec, rules, findings)
+    return ServiceView(
+        metadata.namespace,
+        metadata.name,
+        created,
+        served,
+        addresses,
+        False,
+        findings.problems(),
+        health_check_port,
+        _local_ready(slices) if health_check_port else 0,
+        sctp_ports,
+    )
+
+
+def _service_ports(
+    metadata: Metadata,
+    rules: Rules,
+    ports: Sequence[PortSpec],
+    index: PortIndex,
+    node: ThisNode,
+    findings: Findings,
+) -> Iterable[ServicePort]:
+    entries = 0
+    for port in ports:
+        for family in rules.cluster_ips:
+            pieces = index.get((family, port.name, port.protocol))
+            size = sum(len(piece.endpoints.backends) for piece, _ in pieces) if pieces else 0
+            entries += size + 1 + len(rules.externals)
+            if entries > MAX_SERVICE_ENTRIES:
+                reason = f"more than {MAX_SERVICE_ENTRIES} endpoints and addresses in one Service; split it"
+                findings.add(f"spec.ports[{port.entry}]", f"{reason}. Ports from here on are not served")
+                return
+            endpoints = _mark_node_addresses(merge(pieces), node) if pieces else NO_ENDPOINTS
+            if len(endpoints.backends) > MAX_SET_BACKENDS:
+                backends, hints = endpoints
+                endpoints = Endpoints(backends[:MAX_SET_BACKENDS], hints[:MAX_SET_BACKENDS])
+                reason = f"more than {MAX_SET_BACKENDS} endpoints; the rest is not used"
+                findings.add(f"spec.ports[{port.entry}]", reason)
+            key = ServicePortKey(metadata.namespace, metadata.name, port.name, port.protocol, family)
+            yield _service_port(key, rules, port, endpoints, node)
+
+
+def _service_port(
+    key: ServicePortKey, rules: Rules, port: PortSpec, endpoints: Endpoints, node: ThisNode
+) -> ServicePort:
+    family = key.family
+    local_elsewhere = bool(rules.external_local and port.node_port and node.remote_node_ports)
+    choice = choose(endpoints, node.name, node.zone, other_nodes=local_elsewhere)
+    frontends = _frontends(family, rules, port, choice, node)
+    sets: dict[SetKey, BackendSet] = {}
+    for _, set_key in frontends:
+        if set_key not in sets:
+            sets[set_key] = _backend_set(set_key, choice)
+    ranges = rules.source_ranges.ranges.get(family, ())
+    policy = (
+        (_INTERNAL_LOCAL if rules.internal_local else 0)
+        | (_EXTERNAL_LOCAL if rules.external_local else 0)
+        | (_SOURCE_RANGES if ranges else 0)
+    )
+    return ServicePort(
+        key, rules.service_type, tuple(sets.values()), frontends, rules.affinity_seconds, policy, ranges
+    )
+
+
+def _frontends(family: Family, rules: Rules, port: PortSpec, choice: Choice, node: ThisNode) -> Claimed:
+    cluster_ip = cluster_ip_frontend(family, port.protocol, port.port, rules.cluster_ips[family])
+    frontends = [(cluster_ip, cluster_ip_set(rules.internal_local))]
+    for external in rules.externals:
+        if external.family is not family or external.address in rules.cluster_ips.values():
+            continue
+        if external.kind is FrontendKind.LOAD_BALANCER_IP and family in rules.source_ranges.broken:
+            continue  # who may dial it is unknown: left to the load balancer, which checks by itself
+        frontend = Frontend(external.kind, family, port.protocol, port.port, external.address)
+        frontends.append((frontend, CLUSTER_SET))
+    if port.node_port:
+        frontends += node_port_frontends(
+            family,
+            port.protocol,
+            port.node_port,
+            rules.external_local,
+            node.remote_node_ports,
+            choice.of_other_nodes,
+        )
+    return tuple(frontends)
+
+
+def _backend_set(key: SetKey, choice: Choice) -> BackendSet:
+    if key == CLUSTER_SET:
+        return BackendSet(key, choice.cluster)
+    backends = choice.local if key == LOCAL_SET else choice.of_other_nodes.get(key.node, ())
+    if not backends and choice.usable_anywhere:
+        return BackendSet(key, (), Outcome.REFUSED_NO_LOCAL_ENDPOINTS)
+    return BackendSet(key, backends)
+
+
+def _mark_node_addresses(endpoints: Endpoints, node: ThisNode) -> Endpoints:
+    """A socket bound to loopback can reach the node's own addresses, and no other endpoint."""
+    own = node.interface_addresses
+    backends = endpoints.backends
+    if own.isdisjoint([b.address for b in backends]):
+        return endpoints
+    return Endpoints(tuple([_on_node(b) if b.address in own else b for b in backends]), endpoints.hints)
+
+
+def _on_node(backend: Backend) -> Backend:
+    state = backend.state | ON_NODE_ADDRESS
+    return Backend(backend.address, backend.port, state, backend.node, backend.zone, backend.target)
+
+
+def _local_ready(slices: Sequence[SliceEndpoints]) -> int:
+    """Distinct addresses of ready endpoints here; a dual-stack pod counts once."""
+    wanted = LOCAL | READY
+    ready: dict[Family, set[bytes]] = {family: set() for family in Family}
+    for piece in slices:
+        backends = piece.endpoints.backends
+        ready[piece.family].update(b.address for b in backends if b.state & wanted == wanted)
+    return max(len(addresses) for addresses in ready.values())

@@ -1,0 +1,177 @@
+"""The fields of one Service, read once: what holds for all its ports, and which ports can be served."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from pyagent.desired.endpoints import MAX_PORT, PROTOCOL_OF_NAME
+from pyagent.desired.frontends import External, SourceRanges, read_externals, read_source_ranges
+from pyagent.desired.names import MAX_LABEL, is_name
+from pyagent.desired.nodes import ThisNode
+from pyagent.desired.problems import Findings
+from pyagent.model.address import Family, Protocol
+from pyagent.model.failures import sanitized
+from pyagent.model.kube_objects import Metadata, Service, ServiceSpec
+from pyagent.model.service import ServiceType
+
+DEFAULT_AFFINITY_SECONDS = 10_800
+MAX_AFFINITY_SECONDS = 86_400
+
+_TYPES = {None: ServiceType.CLUSTER_IP, "": ServiceType.CLUSTER_IP} | {t.label: t for t in ServiceType}
+_UTC_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+
+
+class PortSpec(NamedTuple):
+    """A usable entry of `spec.ports`."""
+
+    entry: int  # its index there
+    name: str
+    protocol: Protocol
+    port: int
+    node_port: int  # 0: none
+
+
+class Rules(NamedTuple):
+    """What holds for all ports of a Service."""
+
+    service_type: ServiceType
+    internal_local: bool
+    external_local: bool
+    affinity_seconds: int
+    cluster_ips: dict[Family, bytes]
+    externals: list[External]
+    source_ranges: SourceRanges
+
+
+def read_rules(
+    service: Service, cluster_ips: dict[Family, bytes], node: ThisNode, findings: Findings
+) -> Rules:
+    """Type, policies, affinity and addresses; unknown values count as the API's defaults."""
+    spec = service.spec
+    service_type = _TYPES.get(spec.type)
+    if service_type is None:
+        findings.add("spec.type", f"unknown: {sanitized(spec.type)}; ClusterIP is assumed")
+        service_type = ServiceType.CLUSTER_IP
+    external_local = _is_local(spec.externalTrafficPolicy, "spec.externalTrafficPolicy", findings)
+    reachable = service_type is not ServiceType.CLUSTER_IP or bool(spec.externalIPs)
+    return Rules(
+        service_type,
+        _is_local(spec.internalTrafficPolicy, "spec.internalTrafficPolicy", findings),
+        external_local and reachable,
+        _affinity_seconds(spec, findings),
+        cluster_ips,
+        read_externals(service, service_type, node, findings),
+        read_source_ranges(spec, findings),
+    )
+
+
+def _is_local(policy: str | None, field: str, findings: Findings) -> bool:
+    if policy not in (None, "", "Cluster", "Local"):
+        findings.add(field, f"unknown: {sanitized(policy)}; Cluster is assumed")
+    return policy == "Local"
+
+
+def _affinity_seconds(spec: ServiceSpec, findings: Findings) -> int:
+    if spec.sessionAffinity in (None, "", "None"):
+        return 0
+    if spec.sessionAffinity != "ClientIP":
+        findings.add("spec.sessionAffinity", f"unknown: {sanitized(spec.sessionAffinity)}; None is assumed")
+        return 0
+    config = spec.sessionAffinityConfig
+    seconds = config.clientIP.timeoutSeconds if config and config.clientIP else None
+    if seconds is None:
+        return DEFAULT_AFFINITY_SECONDS
+    if not 1 <= seconds <= MAX_AFFINITY_SECONDS:
+        reason = (
+            f"{sanitized(seconds)} is not in 1 to {MAX_AFFINITY_SECONDS}; {DEFAULT_AFFINITY_SECONDS} is used"
+        )
+        findings.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds", reason)
+        return DEFAULT_AFFINITY_SECONDS
+    return seconds
+
+
+def read_ports(
+    spec: ServiceSpec, service_type: ServiceType, findings: Findings
+) -> tuple[list[PortSpec], int]:
+    """(usable ports, how many are SCTP). Ports that collide with an earlier one are left out."""
+    usable: list[PortSpec] = []
+    numbers: set[tuple[int, Protocol]] = set()
+    names: set[tuple[str, Protocol]] = set()
+    node_ports: set[tuple[int, Protocol]] = set()
+    sctp_ports = 0
+    for i, entry in enumerate(spec.ports or ()):
+        field = f"spec.ports[{i}]"
+        name = entry.name or ""
+        protocol = PROTOCOL_OF_NAME.get(entry.protocol)
+        if protocol is None:
+            reason = f"unknown: {sanitized(entry.protocol)}; want TCP, UDP or SCTP"
+            findings.add(f"{field}.protocol", reason)
+        elif not 0 < entry.port <= MAX_PORT:
+            findings.add(f"{field}.port", f"out of range: {sanitized(entry.port)}; want 1 to {MAX_PORT}")
+        elif name and not is_name(name, MAX_LABEL):
+            findings.add(f"{field}.name", f"not a port name: {sanitized(name)}; the port is left out")
+        elif (entry.port, protocol) in numbers:
+            reason = f"{entry.port}/{protocol.name} is listed twice; the first one is served"
+            findings.add(f"{field}.port", reason)
+        elif (name, protocol) in names:
+            findings.add(f"{field}.name", f"{sanitized(name)} is listed twice; the first one is served")
+        elif protocol is Protocol.SCTP:
+            sctp_ports += 1
+        else:
+            numbers.add((entry.port, protocol))
+            names.add((name, protocol))
+            node_port = _node_port(entry.nodePort or 0, protocol, service_type, node_ports, field, findings)
+            usable.append(PortSpec(i, name, protocol, entry.port, node_port))
+    return usable, sctp_ports
+
+
+def _node_port(
+    node_port: int,
+    protocol: Protocol,
+    service_type: ServiceType,
+    taken: set[tuple[int, Protocol]],
+    field: str,
+    findings: Findings,
+) -> int:
+    if not node_port:
+        return 0
+    if not 0 < node_port <= MAX_PORT:
+        reason = f"out of range: {sanitized(node_port)}; want 1 to {MAX_PORT}"
+    elif service_type is ServiceType.CLUSTER_IP:
+        reason = "not used by a Service of type ClusterIP; set type NodePort or LoadBalancer"
+    elif (node_port, protocol) in taken:
+        reason = f"{node_port}/{protocol.name} is listed twice; the first port keeps it"
+    else:
+        taken.add((node_port, protocol))
+        return node_port
+    findings.add(f"{field}.nodePort", reason)
+    return 0
+
+
+def read_health_check_port(spec: ServiceSpec, rules: Rules, findings: Findings) -> int:
+    """Where the load balancer asks for this node's local endpoints; 0: nowhere."""
+    port = spec.healthCheckNodePort or 0
+    if not port or rules.service_type is not ServiceType.LOAD_BALANCER or not rules.external_local:
+        return 0
+    if not 0 < port <= MAX_PORT:
+        reason = f"out of range: {sanitized(port)}; want 1 to {MAX_PORT}. There is no health check"
+        findings.add("spec.healthCheckNodePort", reason)
+        return 0
+    return port
+
+
+def read_created(metadata: Metadata, findings: Findings) -> str:
+    """The creation time in one notation, so that texts compare as times; "" if there is none."""
+    text = metadata.creationTimestamp or ""
+    if not text or _UTC_SECONDS.fullmatch(text):
+        return text
+    try:
+        moment = datetime.fromisoformat(text)
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError):
+        reason = f"not a time: {sanitized(text)}; the Service counts as the youngest"
+        findings.add("metadata.creationTimestamp", reason)
+        return ""

@@ -1,0 +1,271 @@
+"""The objects as they are now, in compact form, and which Services an update must look at again."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from pyagent.desired.endpoints import SliceEndpoints, read_slice
+from pyagent.desired.names import MAX_LABEL, MAX_NAME, is_name
+from pyagent.desired.nodes import NodeFacts, read_node
+from pyagent.desired.problems import Findings
+from pyagent.desired.service_addresses import ServiceRanges, read_service_cidr
+from pyagent.model.failures import sanitized
+from pyagent.model.kube_objects import (
+    CLUSTER_SCOPED,
+    LABEL_HEADLESS,
+    LABEL_SERVICE_NAME,
+    LABEL_SERVICE_PROXY_NAME,
+    EndpointSlice,
+    Kind,
+    KubeObject,
+    Metadata,
+    Node,
+    Service,
+    ServiceCIDR,
+)
+from pyagent.model.source_events import Problem
+
+ServiceName = tuple[str, str]
+"""(namespace, name)."""
+
+ObjectKey = tuple[str, str, str]
+"""(kind, namespace, name)."""
+
+
+class Dirty(msgspec.Struct):
+    """What changed since the last look."""
+
+    services: set[ServiceName]
+    nodes: set[str]
+    service_cidrs: bool
+    problems: dict[ObjectKey, tuple[Problem, ...]]  # as they are now; () when gone
+
+
+class Snapshot:
+    """Every object we follow, as the sources last told.
+
+    Annotations and other fields that no rule reads are dropped on arrival, and a change of nothing but
+    them marks nothing. Not thread-safe: one loop owns it.
+
+    Args:
+        node_name: this node's name; its Node object outlives its deletion, as in kube-proxy, so that a
+            node on its way out keeps its zone.
+    """
+
+    def __init__(self, node_name: str) -> None:
+        self.node_name = node_name
+        self._services: dict[ServiceName, Service] = {}
+        self._slices: dict[ServiceName, SliceEndpoints] = {}
+        self._slices_of: dict[ServiceName, tuple[SliceEndpoints, ...]] = {}
+        self._nodes: dict[str, NodeFacts] = {}
+        self._service_cidrs: dict[str, ServiceRanges] = {}
+        self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
+        self._dirty = Dirty(set(), set(), False, {})
+
+    @property
+    def services(self) -> Mapping[ServiceName, Service]:
+        return self._services
+
+    @property
+    def nodes(self) -> Mapping[str, NodeFacts]:
+        """By name; the own one included."""
+        return self._nodes
+
+    @property
+    def service_cidrs(self) -> Mapping[str, ServiceRanges]:
+        """By the name of the ServiceCIDR object."""
+        return self._service_cidrs
+
+    def slices_of(self, service: ServiceName) -> tuple[SliceEndpoints, ...]:
+        """A Service's slices, ordered by name."""
+        return self._slices_of.get(service, ())
+
+    def replace(self, kind: Kind, objects: Iterable[KubeObject], problems: Sequence[Problem] = ()) -> None:
+        """Take a whole list: what is not in it is gone.
+
+        Args:
+            problems: what the source could not decode; each stands for one object that is absent.
+        """
+        listed = set()
+        for obj in objects:
+            listed.add((obj.metadata.namespace if kind not in CLUSTER_SCOPED else "", obj.metadata.name))
+            self.put(kind, obj)
+        rejected = {(p.namespace, p.name or p.origin) for p in problems}
+        for namespace, name in self._names(kind) - (listed - rejected):
+            self.delete(kind, namespace, name)
+        by_object: dict[ObjectKey, list[Problem]] = {}
+        for problem in problems:
+            key: ObjectKey = (kind, problem.namespace, problem.name or problem.origin)
+            by_object.setdefault(key, []).append(problem)
+        for key, found in by_object.items():
+            self._note(key, tuple(found))
+
+    def put(self, kind: Kind, obj: KubeObject) -> None:
+        """Take one object that was added or modified."""
+        namespace = "" if kind in CLUSTER_SCOPED else obj.metadata.namespace
+        reason = _why_no_object(kind, obj.metadata)
+        if reason is not None:
+            self.delete(kind, namespace, obj.metadata.name)
+            field, text = reason
+            shown = Findings(kind, _shown(namespace), _shown(obj.metadata.name))
+            shown.add(field, text)
+            self._note((kind, namespace, obj.metadata.name), shown.problems())
+        elif isinstance(obj, Service):
+            self._put_service((namespace, obj.metadata.name), obj)
+        elif isinstance(obj, EndpointSlice):
+            self._put_slice((namespace, obj.metadata.name), obj)
+        elif isinstance(obj, Node):
+            self._put_node(read_node(obj))
+        else:
+            self._put_service_cidr(obj)
+
+    def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Forget one object; one that is unknown is none of our business."""
+        self._note((kind, namespace, name), ())
+        if kind == "Service":
+            if self._services.pop((namespace, name), None) is not None:
+                self._dirty.services.add((namespace, name))
+        elif kind == "EndpointSlice":
+            self._remove_slice((namespace, name))
+        elif kind == "Node":
+            if name != self.node_name and self._nodes.pop(name, None) is not None:
+                self._dirty.nodes.add(name)
+        elif self._service_cidrs.pop(name, None) is not None:
+            self._dirty.service_cidrs = True
+
+    def reject(self, kind: Kind, problem: Problem) -> None:
+        """An object could not be decoded: it counts as deleted, and the problem stands until it changes."""
+        self.delete(kind, problem.namespace, problem.name)
+        self._note((kind, problem.namespace, problem.name or problem.origin), (problem,))
+
+    def take_dirty(self) -> Dirty:
+        """What changed since the last call."""
+        dirty, self._dirty = self._dirty, Dirty(set(), set(), False, {})
+        return dirty
+
+    def everything(self) -> Dirty:
+        """All there is, as if it had just arrived: for a desired state made from scratch."""
+        return Dirty(set(self._services), set(self._nodes), True, dict(self._problems))
+
+    def _put_service(self, name: ServiceName, service: Service) -> None:
+        self._note(("Service", *name), ())
+        old = self._services.get(name)
+        self._services[name] = slim = msgspec.structs.replace(service, metadata=_slim(service.metadata))
+        if old is None or _rules_of(old) != _rules_of(slim):
+            self._dirty.services.add(name)
+
+    def _put_slice(self, name: ServiceName, obj: EndpointSlice) -> None:
+        labels = obj.metadata.labels or {}
+        service = labels.get(LABEL_SERVICE_NAME, "")
+        if LABEL_HEADLESS in labels:
+            self.delete("EndpointSlice", *name)
+            return
+        if not is_name(service, MAX_LABEL):
+            self.delete("EndpointSlice", *name)
+            findings = Findings("EndpointSlice", *name)
+            findings.add(f"metadata.labels[{LABEL_SERVICE_NAME}]", _label_reason(service))
+            self._note(("EndpointSlice", *name), findings.problems())
+            return
+        fresh = read_slice(obj, service, self.node_name)
+        self._note(("EndpointSlice", *name), fresh.problems)
+        old = self._slices.get(name)
+        if old == fresh:
+            return
+        if old is not None:
+            self._remove_slice(name)
+        self._slices[name] = fresh
+        owner = (name[0], service)
+        others = self._slices_of.get(owner)
+        self._slices_of[owner] = _with(others, fresh) if others else (fresh,)
+        self._dirty.services.add(owner)
+
+    def _remove_slice(self, name: ServiceName) -> None:
+        old = self._slices.pop(name, None)
+        if old is None:
+            return
+        owner = (name[0], old.service)
+        rest = tuple(piece for piece in self._slices_of[owner] if piece is not old)
+        if rest:
+            self._slices_of[owner] = rest
+        else:
+            del self._slices_of[owner]
+        self._dirty.services.add(owner)
+
+    def _put_node(self, facts: NodeFacts) -> None:
+        self._note(("Node", "", facts.name), facts.problems)
+        if self._nodes.get(facts.name) != facts:
+            self._nodes[facts.name] = facts
+            self._dirty.nodes.add(facts.name)
+
+    def _put_service_cidr(self, obj: ServiceCIDR) -> None:
+        ranges = read_service_cidr(obj)
+        self._note(("ServiceCIDR", "", obj.metadata.name), ranges.problems)
+        if self._service_cidrs.get(obj.metadata.name) != ranges:
+            self._service_cidrs[obj.metadata.name] = ranges
+            self._dirty.service_cidrs = True
+
+    def _note(self, key: ObjectKey, problems: tuple[Problem, ...]) -> None:
+        if problems:
+            self._problems[key] = problems
+        elif self._problems.pop(key, None) is None:
+            return
+        self._dirty.problems[key] = problems
+
+    def _names(self, kind: Kind) -> set[tuple[str, str]]:
+        """Objects of a kind that we hold, or hold a problem of."""
+        held: dict[Kind, Callable[[], set[tuple[str, str]]]] = {
+            "Service": lambda: set(self._services),
+            "EndpointSlice": lambda: set(self._slices),
+            "Node": lambda: {("", name) for name in self._nodes},
+            "ServiceCIDR": lambda: {("", name) for name in self._service_cidrs},
+        }
+        return held[kind]() | {key[1:] for key in self._problems if key[0] == kind}
+
+
+def _with(pieces: tuple[SliceEndpoints, ...], fresh: SliceEndpoints) -> tuple[SliceEndpoints, ...]:
+    ordered = list(pieces)
+    insort(ordered, fresh, key=lambda piece: piece.name)
+    return tuple(ordered)
+
+
+def _slim(metadata: Metadata) -> Metadata:
+    return Metadata(
+        metadata.name,
+        metadata.namespace,
+        metadata.labels,
+        creationTimestamp=metadata.creationTimestamp,
+    )
+
+
+def _rules_of(service: Service) -> tuple[object, ...]:
+    """What of a Service matters to us; two objects that agree in it are the same."""
+    labels = service.metadata.labels or {}
+    return (
+        service.spec,
+        service.status,
+        service.metadata.creationTimestamp,
+        LABEL_SERVICE_PROXY_NAME in labels,
+    )
+
+
+def _why_no_object(kind: Kind, metadata: Metadata) -> tuple[str, str] | None:
+    """(field, reason) if the object cannot be told apart from others; names become keys and screen text."""
+    longest = MAX_LABEL if kind == "Service" else MAX_NAME
+    if not is_name(metadata.name, longest):
+        return "metadata.name", f"not a name of at most {longest} letters, digits, '-' and '.'"
+    if kind not in CLUSTER_SCOPED and not is_name(metadata.namespace, MAX_LABEL):
+        return "metadata.namespace", f"not a namespace of at most {MAX_LABEL} letters, digits and '-'"
+    return None
+
+
+def _label_reason(service: str) -> str:
+    if not service:
+        return "missing; without it the slice belongs to no Service"
+    return f"not the name of a Service: {sanitized(service)}"
+
+
+def _shown(name: str) -> str:
+    return name if is_name(name) else sanitized(name)
