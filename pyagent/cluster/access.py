@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import msgspec
 from pyagent.model.failures import ClusterUnreachable, UsageError, sanitized
 
 CREDENTIALS_SCRIPT = Path(__file__).with_name("credentials.py")
+RENEW_SECONDS = 2.0  # not more often: each renewal is a process
 CHILD_SECONDS = 30.0  # exec plugins may ask the network
 
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -144,6 +146,7 @@ class Access:
         self._current: Credentials | None = None
         self._context: ssl.SSLContext | None = None
         self._token_stamp: tuple[int, int, int] | None = None
+        self._renewed_at = -RENEW_SECONDS
 
     def current(self) -> tuple[Credentials, ssl.SSLContext]:
         """The credentials to use now; a token file that changed has been read again."""
@@ -155,13 +158,14 @@ class Access:
             return self._current, self._context
 
     def renew(self, refused: Credentials) -> None:
-        """Read everything again, unless another thread did so since `refused` was handed out.
+        """Read everything again, unless that was done since `refused` was handed out or a moment ago.
 
         Raises:
             UsageError, ClusterUnreachable: there are no usable credentials now.
         """
         with self._lock:
-            if self._current is refused:
+            if self._current is refused and time.monotonic() - self._renewed_at >= RENEW_SECONDS:
+                self._renewed_at = time.monotonic()
                 self._reload()
 
     def _reload(self) -> tuple[Credentials, ssl.SSLContext]:

@@ -13,10 +13,11 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pyagent.cluster.access import Access, Credentials
-from pyagent.cluster.server_address import parse_host_port
+from pyagent.cluster.server_address import configured_address, parse_host_port
 from pyagent.model.failures import ClusterUnreachable, UsageError
 
 CONNECT_SECONDS = 5.0
@@ -137,19 +138,27 @@ class Answer:
             self._connection.close()
 
 
+class AddressBook(Protocol):
+    """Which server to dial; told how it went."""
+
+    def next(self, credentials: Credentials) -> str: ...
+
+    def answered(self) -> None: ...
+
+    def failed(self, address: str) -> str:
+        """Returns the remedy to print, or ""."""
+
+
 class Connection:
     """Requests one after the other, over one TCP connection where the server allows it.
 
     Used by one thread; only `cut` may come from another.
     """
 
-    def __init__(self, access: Access, next_address: Callable[[Credentials], str]) -> None:
-        """Args:
-        access: credentials.
-        next_address: HOST:PORT to dial for a new connection.
-        """
+    def __init__(self, access: Access, addresses: AddressBook) -> None:
         self._access = access
-        self._next_address = next_address
+        self._addresses = addresses
+        self._address = ""
         self._line: _Line | None = None
         self._used: Credentials | None = None
         self._name_shift = 0
@@ -169,16 +178,23 @@ class Connection:
         credentials, context = self._access.current()
         if self._used is not credentials:
             self.close()  # also the server's idea of who we are may hang on the connection
-        for attempt in (0, 1):
-            kept = self._line is not None
+        kept = self._line is not None
+        try:
             try:
-                return self._send(credentials, context, path, read_timeout)
+                answer = self._send(credentials, context, path, read_timeout)
             except NETWORK_FAILURES as error:
                 self.close()
-                if self._cut.is_set() or attempt or not (kept and _is_stale(error)):
-                    self._try_other_name(error)
-                    raise ClusterUnreachable(cause_of(error)) from error
-        raise AssertionError("unreachable")
+                if self._cut.is_set() or not (kept and _is_stale(error)):
+                    raise
+                answer = self._send(credentials, context, path, read_timeout)
+        except NETWORK_FAILURES as error:
+            self.close()
+            self._try_other_name(error)
+            remedy = self._addresses.failed(self._address)
+            text = f"API server {self._address}: {cause_of(error)}{'; ' + remedy if remedy else ''}"
+            raise ClusterUnreachable(text) from error
+        self._addresses.answered()
+        return answer
 
     def renew(self) -> None:
         """Read the credentials again after the server or its certificate was refused."""
@@ -216,7 +232,7 @@ class Connection:
 
     def _new_line(self, credentials: Credentials, context: ssl.SSLContext) -> _Line:
         configured = configured_address(credentials)
-        address = self._next_address(credentials)
+        address = self._address = self._addresses.next(credentials)
         host, port = parse_host_port(address)
         url = urlsplit(credentials.server)
         names = server_names(host, credentials, address != configured)
@@ -239,26 +255,14 @@ class Connection:
 _NAME_MISMATCH = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
-def configured_address(credentials: Credentials) -> str:
-    """HOST:PORT of the server that the credentials name.
-
-    Raises:
-        UsageError: it is no http(s) URL.
-    """
-    url = urlsplit(credentials.server)
-    try:
-        port = url.port or {"https": 443, "http": 80}[url.scheme]
-    except (KeyError, ValueError):
-        raise UsageError(f"server {credentials.server}: want https://HOST:PORT") from None
-    host = url.hostname or ""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def cause_of(error: Exception) -> str:
     """A network failure in words an operator can act on."""
     match error:
         case ssl.SSLCertVerificationError():
-            return f"the server's certificate is not trusted: {error.verify_message}"
+            return (
+                f"its certificate is not trusted: {error.verify_message}; "
+                "use the certificate authority of this cluster"
+            )
         case ssl.SSLError():
             return f"TLS failed: {error.reason or error}"
         case TimeoutError():
@@ -268,7 +272,7 @@ def cause_of(error: Exception) -> str:
         case http.client.IncompleteRead():
             return "the stream broke off"
         case http.client.RemoteDisconnected():
-            return "the server closed the connection without an answer"
+            return "closed the connection without an answer"
         case OSError() if error.strerror:
             return error.strerror.lower()
     return f"{type(error).__name__}: {error}"

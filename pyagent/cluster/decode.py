@@ -45,7 +45,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?\Z")
 
 
-class NotReadable(KubesockError):  # noqa: N818  named like its siblings in model/failures.py
+class NotReadable(KubesockError):
     """A whole answer, or a line of a watch, is no JSON of the expected shape."""
 
 

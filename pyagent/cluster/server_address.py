@@ -10,9 +10,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
+from pyagent.cluster.access import Credentials
 from pyagent.model.address import format_endpoint, parse_address
 from pyagent.model.failures import InvalidField, UsageError
 from pyagent.model.kube_objects import LABEL_SERVICE_NAME, EndpointSlice
@@ -41,6 +43,21 @@ def parse_host_port(text: str) -> tuple[str, int]:
             f"--api-server {text}: want HOST:PORT, for example 192.0.2.10:6443 or [2001:db8::1]:6443"
         )
     return host, int(port)
+
+
+def configured_address(credentials: Credentials) -> str:
+    """HOST:PORT of the server that the credentials name.
+
+    Raises:
+        UsageError: it is no http(s) URL.
+    """
+    url = urlsplit(credentials.server)
+    try:
+        port = url.port or {"https": 443, "http": 80}[url.scheme]
+    except (KeyError, ValueError):
+        raise UsageError(f"server {credentials.server}: want https://HOST:PORT") from None
+    host = url.hostname or ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def dial_order(

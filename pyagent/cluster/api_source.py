@@ -1,0 +1,112 @@
+"""Objects from the Kubernetes API: a thread for each kind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+from pyagent.cluster.access import Access, find_kubeconfig, load_credentials
+from pyagent.cluster.addresses import Addresses
+from pyagent.cluster.connection import Connection
+from pyagent.cluster.reflector import Reflector
+from pyagent.cluster.resources import ENDPOINT_SLICES, SERVICE_CIDRS, SERVICES, Resource, nodes
+from pyagent.cluster.surroundings import DEFAULT_TIMING, Figures, Surroundings, Timing
+from pyagent.model.kube_objects import Kind
+from pyagent.model.source_events import Emit, SourceEvent
+
+STOP_SECONDS = 2.0
+
+
+class ApiSource:
+    """A `Source`. Make one with `open_api_source`."""
+
+    def __init__(
+        self,
+        access: Access,
+        addresses: Addresses,
+        node_name: str | None,
+        surroundings: Surroundings | None = None,
+        timing: Timing = DEFAULT_TIMING,
+        had_objects: bool = False,
+    ) -> None:
+        """Args:
+        node_name: the only Node to follow; None for all of them.
+        had_objects: Services are programmed from an earlier run; see `Reflector`.
+        """
+        self._access = access
+        self._addresses = addresses
+        self._around = surroundings or Surroundings()
+        self._timing = timing
+        self._had_objects = had_objects
+        self._resources: tuple[Resource, ...] = (SERVICES, ENDPOINT_SLICES, nodes(node_name), SERVICE_CIDRS)
+        self._emit: Emit | None = None
+        self._gate = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._reflectors: dict[Kind, Reflector] = {}
+
+    def start(self, emit: Emit) -> None:
+        self._emit = emit
+        for resource in self._resources:
+            reflector = Reflector(
+                resource,
+                Connection(self._access, self._addresses),
+                self._pass_on,
+                self._around,
+                self._timing,
+                self._had_objects and resource in (SERVICES, ENDPOINT_SLICES),
+            )
+            self._reflectors[resource.kind] = reflector
+            thread = threading.Thread(target=reflector.run, name=f"watch {resource.plural}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        self._around.stop.set()
+        with self._gate:
+            self._emit = None
+        for reflector in self._reflectors.values():
+            reflector.cut()
+        until = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:
+            # A thread that still waits for a name server is left behind: it is a daemon and can say nothing.
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def figures(self) -> dict[Kind, Figures]:
+        """What each kind cost so far."""
+        return {kind: reflector.figures for kind, reflector in self._reflectors.items()}
+
+    def _pass_on(self, event: SourceEvent) -> None:
+        with self._gate:
+            if self._emit is not None:
+                self._emit(event)
+        self._addresses.observe(event)
+
+
+def open_api_source(
+    kubeconfig: str | None,
+    node_name: str | None,
+    api_server: str | None = None,
+    state_dir: Path | None = None,
+    had_objects: bool = False,
+) -> ApiSource:
+    """A source for the cluster that the flags and the environment name.
+
+    Args:
+        kubeconfig: `--kubeconfig`; else the pod's service account, else `$KUBECONFIG`.
+        node_name: this node; None to follow all nodes (for remote nodePorts).
+        api_server: `--api-server HOST:PORT`.
+        state_dir: keeps the API server's endpoints over restarts.
+        had_objects: Services are programmed from an earlier run.
+
+    Raises:
+        UsageError: there are no usable credentials.
+        ClusterUnreachable: a credential plugin failed.
+    """
+    path = find_kubeconfig(kubeconfig, os.environ)
+    access = Access(partial(load_credentials, path))
+    addresses = Addresses(api_server, state_dir, time.monotonic)
+    access.current()
+    return ApiSource(access, addresses, node_name, had_objects=had_objects)

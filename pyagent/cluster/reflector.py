@@ -1,0 +1,347 @@
+"""Follow one kind: list it, watch it, and after every gap find out what was missed.
+
+Each kind has its own thread and connection. The rules are those of client-go's reflector, with three
+additions: an empty list after a full one is believed only when a quorum read says the same (`_believed`), a
+version that goes backwards means another history and leads to a new list, and streams that keep being cut cost
+a bounded rate.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Literal
+
+from pyagent.cluster.backoff import Backoff, ResumeBudget, jittered
+from pyagent.cluster.connection import Answer, Connection
+from pyagent.cluster.decode import NotReadable, WatchLine, decode_list, decode_watch_line
+from pyagent.cluster.lines import LineSplitter
+from pyagent.cluster.refusals import TRANSIENT, Expired, Refused, failure_in_stream, refusal
+from pyagent.cluster.resources import Resource, list_query, watch_query
+from pyagent.cluster.surroundings import DEFAULT_TIMING, Figures, Stopped, Surroundings, Timing
+from pyagent.model.failures import ClusterUnreachable, KubesockError
+from pyagent.model.kube_objects import KubeObject
+from pyagent.model.source_events import Changed, Deleted, Emit, Malformed, Problem, Replaced, SourceState
+
+MAX_PAGE_BYTES = 1 << 29  # servers before 1.34 ignore `limit` for resourceVersion=0
+
+
+class Reflector:
+    """Emits what the API server says about one kind. Run by one thread; `cut` may come from another."""
+
+    def __init__(
+        self,
+        resource: Resource,
+        connection: Connection,
+        emit: Emit,
+        surroundings: Surroundings,
+        timing: Timing = DEFAULT_TIMING,
+        had_objects: bool = False,
+    ) -> None:
+        """Args:
+        had_objects: objects of this kind are in use from an earlier run, so that even a first list is
+            believed to be empty only when confirmed.
+        """
+        self.resource = resource
+        self.figures = Figures()
+        self._connection = connection
+        self._emit = emit
+        self._around = surroundings
+        self._timing = timing
+        self._held_any = had_objects
+        self._cursor = ""
+        self._list_version = "0"
+        self._path = 0
+        self._fields = True
+        self._streamed_lists = True
+        self._skip_streamed_list = False
+        self._relist_at = 0.0
+        self._replaced_at = 0.0
+        self._failures = self._new_backoff()
+        self._relists = self._new_backoff()
+        self._resumes = ResumeBudget(surroundings.now())
+        self._said: tuple[str, str] = ("", "")
+
+    def run(self) -> None:
+        """Follow until stopped."""
+        self._say("connecting")
+        while True:
+            try:
+                self._around.sleep(self._round())
+            except Stopped:
+                self._connection.close()
+                return
+
+    def cut(self) -> None:
+        """Wake the thread out of any read, for good."""
+        self._connection.cut()
+
+    def _round(self) -> float:
+        """One list or one stream; returns the seconds to wait before the next."""
+        try:
+            if self._cursor and self._around.now() >= self._relist_at:
+                self._list_version, self._cursor = self._cursor, ""
+                self._skip_streamed_list = False
+            if not self._cursor and not (self._streamed_lists and not self._skip_streamed_list):
+                return self._list()
+            return self._watch()
+        except (Expired, NotReadable) as error:
+            # A line that cannot be read would not be readable the next time either: a list skips it.
+            self._forget()
+            if self._around.now() - self._replaced_at > 2 * self._timing.backoff_longest:
+                self._relists.worked()
+            return self._failed(error, self._relists.next())
+        except Refused as error:
+            return self._failed(error, self._after_refusal(error))
+        except KubesockError as error:
+            return self._failed(error, self._failures.next())
+
+    # --- lists
+
+    def _list(self) -> float:
+        self._say("listing")
+        page_objects, problems, version, received = self._read_list(self._list_version)
+        if not self._believed(len(page_objects) + len(problems)):
+            page_objects, problems, version, received = self._read_list("")
+        self._replace(page_objects, problems, version, received)
+        return 0.0
+
+    def _read_list(self, version: str) -> tuple[list[KubeObject], list[Problem], str, float]:
+        objects: list[KubeObject] = []
+        problems: list[Problem] = []
+        token, received = "", 0.0
+        self.figures.lists += 1
+        while True:
+            query = list_query(self.resource, self._fields, version, token)
+            answer = self._request(query, self._timing.read)
+            page = decode_list(self.resource.kind, answer.read_all(MAX_PAGE_BYTES))
+            received = self.figures.last_byte = self._around.now()
+            objects += page.objects
+            problems += page.problems
+            token = page.continue_token
+            if not token:
+                return objects, problems, page.resource_version, received
+
+    def _believed(self, count: int) -> bool:
+        """Whether a list of this length can be passed on.
+
+        A list without items after one with some is what a broken or half-restored server answers. It is asked
+        again, a moment later and from a quorum; only that answer removes everything.
+        """
+        if count or not self._held_any:
+            return True
+        self._around.sleep(self._timing.confirm_empty)
+        return False
+
+    def _replace(
+        self, objects: list[KubeObject], problems: list[Problem], version: str, received: float
+    ) -> None:
+        self._held_any = bool(objects or problems)
+        self._cursor, self._list_version = version, version
+        self._replaced_at = self._around.now()
+        self._relist_at = self._replaced_at + jittered(self._timing.relist_after, 0.33, self._around.random)
+        self._emit(Replaced(self.resource.kind, objects, tuple(problems), received))
+
+    def _forget(self) -> None:
+        self._cursor, self._list_version = "", ""
+        self._skip_streamed_list = False
+
+    # --- streams
+
+    def _watch(self) -> float:
+        initial: dict[tuple[str, str], KubeObject | Problem] | None = None if self._cursor else {}
+        if initial is not None:
+            self._say("listing")
+            self.figures.lists += 1
+        seconds = int(jittered(self._timing.watch, 0.1, self._around.random)) or 1
+        query = watch_query(self.resource, self._fields, self._cursor, seconds)
+        # Until it is followed by the end of its list, a streamed list is only tried: next time the plain one.
+        self._skip_streamed_list = initial is not None
+        answer = self._request(query, self._timing.read)
+        self.figures.streams += 1
+        began, before = self._around.now(), self.figures.events
+        if initial is None:
+            self._say("watching")
+        try:
+            finished = self._read_stream(answer, initial)
+        except (Refused, Expired):
+            raise
+        except ClusterUnreachable as error:
+            return self._failed(error, self._resume_delay(began, before))
+        finally:
+            answer.close()
+        if not finished:
+            self._replace(*self._read_list(""))
+            return 0.0
+        return self._resume_delay(began, before)
+
+    def _read_stream(
+        self, answer: Answer, initial: dict[tuple[str, str], KubeObject | Problem] | None
+    ) -> bool:
+        """Read to the proper end. False if its list needs to be confirmed."""
+        splitter = LineSplitter()
+        while piece := answer.read_piece():
+            received = self.figures.last_byte = self._around.now()
+            for line in splitter.feed(piece):
+                event = decode_watch_line(self.resource.kind, line)
+                if initial is None:
+                    self._apply(event, received)
+                elif self._gather(event, initial):
+                    if not self._believed(len(initial)):
+                        return False
+                    self._end_of_streamed_list(initial, event.resource_version, received)
+                    initial = None
+        if splitter.incomplete:
+            raise ClusterUnreachable("the stream ended in the middle of a line")
+        return True
+
+    def _gather(self, event: WatchLine, initial: dict[tuple[str, str], KubeObject | Problem]) -> bool:
+        """Add an event to the streamed list; True when it is complete."""
+        key = (event.namespace, event.name)
+        match event.type:
+            case "ADDED" | "MODIFIED":
+                found = event.object or event.problem
+                if found is not None:
+                    initial[key] = found
+            case "DELETED":
+                initial.pop(key, None)
+            case "ERROR":
+                failure = failure_in_stream(self.resource, event.status)
+                if isinstance(failure, Refused) and failure.code not in TRANSIENT:
+                    self._streamed_lists = False
+                raise failure
+            case "BOOKMARK":
+                return event.initial_events_end
+        return False
+
+    def _end_of_streamed_list(
+        self, initial: dict[tuple[str, str], KubeObject | Problem], version: str, received: float
+    ) -> None:
+        objects = [found for found in initial.values() if not isinstance(found, Problem)]
+        problems = [found for found in initial.values() if isinstance(found, Problem)]
+        self._replace(objects, problems, version, received)
+        self._skip_streamed_list = False
+        self._failures.worked()
+        self._say("watching")
+
+    def _apply(self, event: WatchLine, received: float) -> None:
+        kind = self.resource.kind
+        if event.type == "ERROR":
+            raise failure_in_stream(self.resource, event.status)
+        if event.type == "UNKNOWN" or (event.type == "DELETED" and not event.name):
+            raise NotReadable(f"the {kind} watch sent an event that cannot be understood")
+        self._advance(event.resource_version)
+        self._failures.worked()
+        self.figures.events += 1
+        if event.type == "DELETED":
+            self._emit(Deleted(kind, event.namespace, event.name, received))
+        elif event.object is not None:
+            self._held_any = True
+            self._emit(Changed(kind, event.object, received))
+        elif event.problem is not None:
+            self._emit(Malformed(kind, event.problem, received))
+
+    def _advance(self, version: str) -> None:
+        """Move the cursor; versions of one kind only grow (KEP-5504) while the history is the same."""
+        if not version:
+            return
+        if version.isdigit() and self._cursor.isdigit() and _number(version) < _number(self._cursor):
+            raise Expired(
+                f"{self.resource.plural} went back from version {self._cursor[:20]} to {version[:20]}: "
+                "the API server serves older data"
+            )
+        self._cursor = version
+
+    def _resume_delay(self, began: float, events_before: int) -> float:
+        now = self._around.now()
+        wait = self._resumes.wait(now)
+        if self.figures.events > events_before or now - began >= self._timing.healthy:
+            self._failures.worked()
+            return wait
+        return max(wait, self._failures.next())
+
+    # --- requests and refusals
+
+    def _request(self, query: str, read_timeout: float) -> Answer:
+        """Send it; read the credentials again once where they, or the server's certificate, are refused.
+
+        Raises:
+            Refused, Expired: any answer but 200.
+            ClusterUnreachable, UsageError: no answer.
+        """
+        path = f"{self.resource.paths[self._path]}?{query}"
+        self.figures.requests += 1
+        try:
+            answer = self._connection.get(path, read_timeout)
+            renew = answer.status == 401
+        except ClusterUnreachable as error:
+            if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                raise
+            renew = True
+        if renew:
+            self._connection.close()
+            self._connection.renew()
+            self.figures.requests += 1
+            answer = self._connection.get(path, read_timeout)
+        if answer.status != 200:
+            raise refusal(self.resource, answer)
+        return answer
+
+    def _after_refusal(self, error: Refused) -> float:
+        """Adapt to what this server cannot do; returns the seconds to wait."""
+        if (
+            error.code in (400, 422)
+            and not self._cursor
+            and self._skip_streamed_list
+            and self._streamed_lists
+        ):
+            self._streamed_lists = False
+            return 0.0
+        if error.code == 400 and self._fields and self.resource.field_selector_optional:
+            self._fields = False
+            return 0.0
+        if error.code == 504 and not self._cursor and self._list_version not in ("", "0"):
+            self._list_version = ""  # this server is behind the one we followed, or has an older history
+        if error.code == 404 and self.resource.optional:
+            return self._absent()
+        if not self._streamed_lists and self._skip_streamed_list and error.code not in TRANSIENT:
+            self._skip_streamed_list = False
+            return 0.0  # refused inside the stream: the plain list is next
+        wait = self._failures.next()
+        if error.retry_after:
+            wait = max(wait, error.retry_after * (1 + 0.2 * self._around.random()))
+        return wait
+
+    def _absent(self) -> float:
+        self._forget()
+        if self._path + 1 < len(self.resource.paths):
+            self._path += 1
+            return 0.0
+        self._path = 0
+        if self._held_any:  # an API that vanishes is as doubtful as an empty list: ask once more
+            self._held_any = False
+            return self._timing.confirm_empty
+        self._emit(Replaced(self.resource.kind, [], (), self._around.now()))
+        self._say("watching")
+        return jittered(self._timing.absent_api, 0.2, self._around.random)
+
+    def _failed(self, error: KubesockError, wait: float) -> float:
+        if self._around.stop.is_set():
+            raise Stopped
+        self.figures.failures += 1
+        if wait:
+            self._say("disconnected", str(error))
+        return wait
+
+    def _say(
+        self, state: Literal["connecting", "listing", "watching", "disconnected"], error: str = ""
+    ) -> None:
+        if self._said != (state, error):
+            self._said = (state, error)
+            self._emit(SourceState(self.resource.kind, state, error, self._cursor))
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._around.random, self._timing.backoff_first, self._timing.backoff_longest)
+
+
+def _number(version: str) -> int:
+    return int(version[:40])
