@@ -48,23 +48,24 @@ def server_names(dialled: str, credentials: Credentials, overridden: bool) -> tu
 class _Line(http.client.HTTPSConnection):
     """A connection whose socket is known before it is connected, so that it can be cut at any moment."""
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, server_name: str) -> None:
-        super().__init__(host, port, timeout=CONNECT_SECONDS, context=context)
-        self.tls = context
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str) -> None:
+        super().__init__(host, port, timeout=CONNECT_SECONDS, context=tls)
+        self.tls = tls
         self.server_name = server_name
+        self.is_cut = False
 
     def connect(self) -> None:
         raw = _dial(self.host, self.port, self._keep)
         if getattr(self, "_tunnel_host", None):
             self._tunnel()  # type: ignore[attr-defined]  # http.client's own way to CONNECT
         if self.tls is not None:
-            self.sock = self.tls.wrap_socket(raw, server_hostname=self.server_name)
-
-    def _keep(self, raw: socket.socket) -> None:
-        self.sock = raw
+            name = self.server_name
+            self._keep(self.tls.wrap_socket(raw, server_hostname=name, do_handshake_on_connect=False))
+            self.sock.do_handshake()
 
     def cut(self) -> None:
         """Wake whoever reads or connects; from any thread."""
+        self.is_cut = True
         held: socket.socket | None = self.sock
         if held is not None:
             try:
@@ -72,6 +73,12 @@ class _Line(http.client.HTTPSConnection):
                 socket.socket.shutdown(held, socket.SHUT_RDWR)
             except OSError:
                 return  # not connected any more: nobody waits
+
+    def _keep(self, raw: socket.socket) -> None:
+        """From here on `cut` finds the socket; if it came before, it is obeyed now."""
+        self.sock = raw
+        if self.is_cut:
+            raise OSError("stopped")
 
 
 def _dial(host: str, port: int, keep: Callable[[socket.socket], None]) -> socket.socket:
@@ -113,10 +120,15 @@ class Answer:
             ClusterUnreachable: the stream broke, or nothing came within the read timeout.
         """
         try:
-            return self._response.read1(CHUNK_BYTES)
+            piece = self._response.read1(CHUNK_BYTES)
+            if not piece and self._response.length:
+                raise http.client.IncompleteRead(b"", self._response.length)
         except NETWORK_FAILURES as error:
             self._connection.close()
             raise ClusterUnreachable(cause_of(error)) from None
+        if not piece:
+            self._response.close()  # only now can the connection be used again
+        return piece
 
     def read_all(self, limit: int) -> bytearray:
         """The whole body, not more than `limit` bytes.
@@ -220,7 +232,7 @@ class Connection:
             self._used = credentials
             self._line = self._new_line(credentials, context)
             if self._cut.is_set():
-                raise OSError("stopped")
+                self._line.cut()
             self._line.connect()
         line = self._line
         line.sock.settimeout(read_timeout)

@@ -2,8 +2,8 @@
 
 Each kind has its own thread and connection. The rules are those of client-go's reflector, with three
 additions: an empty list after a full one is believed only when a quorum read says the same (`_believed`), a
-version that goes backwards means another history and leads to a new list, and streams that keep being cut cost
-a bounded rate.
+version that goes backwards means another history and leads to a new list, and streams that keep being cut
+cost a bounded rate.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class Reflector:
                 self._relists.worked()
             return self._failed(error, self._relists.next())
         except Refused as error:
+            if error.code == 404 and self.resource.optional:
+                return self._absent()
             return self._failed(error, self._after_refusal(error))
         except KubesockError as error:
             return self._failed(error, self._failures.next())
@@ -301,8 +303,6 @@ class Reflector:
             return 0.0
         if error.code == 504 and not self._cursor and self._list_version not in ("", "0"):
             self._list_version = ""  # this server is behind the one we followed, or has an older history
-        if error.code == 404 and self.resource.optional:
-            return self._absent()
         if not self._streamed_lists and self._skip_streamed_list and error.code not in TRANSIENT:
             self._skip_streamed_list = False
             return 0.0  # refused inside the stream: the plain list is next

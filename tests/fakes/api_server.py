@@ -193,7 +193,7 @@ class ApiServer:
     def seen(self, verb: str = "", kind: str = "") -> list[Request]:
         """The requests so far."""
         with self.lock:
-            return [r for r in self.requests if r.verb.startswith(verb) and r.kind.startswith(kind)]
+            return [r for r in self.requests if verb in ("", r.verb) and kind in ("", r.kind)]
 
     def note(self, request: Request) -> None:
         with self.lock:
