@@ -60,7 +60,7 @@ struct frontend_key {
 
 /*
  * frontends, value: one u64
- *	63..32 set id, 31..0 tag of the key (frontend_tag)
+ *	63 clients are held against source_ranges, 62..32 set id, 31..0 tag of the key (frontend_tag)
  * sets: one u64
  *	63..32 first slot, 31..16 count, 15..0 generation
  * slots: a block is BLOCK_HEADER_WORDS words, then one word a backend
@@ -99,6 +99,31 @@ enum service_address_rule {
 	RULE_REFUSE_UNDEFINED_PORT = 1,
 	RULE_REFUSE_UNALLOCATED = 2,
 	RULE_PASS = 3,
+};
+
+/* source_ranges: who may dial the restricted frontends of a service port. */
+struct source_range_key {
+	__u32 prefix; /* 32 + bits of the range */
+	__u32 service_port;
+	struct address addr;
+};
+
+/* client_addresses: network namespace cookie -> its addresses, all zeros where it has none. */
+struct client_addresses {
+	struct address ipv4;
+	struct address ipv6;
+};
+
+/* opted_out: whose sockets are left alone. */
+enum workload_kind {
+	WORKLOAD_NETNS = 1, /* id is a network namespace cookie */
+	WORKLOAD_CGROUP = 2, /* id is a cgroup's */
+};
+
+struct workload_key {
+	__u64 id;
+	__u32 kind;
+	__u32 pad;
 };
 
 struct affinity_key {
@@ -183,7 +208,8 @@ struct config {
 	__u32 event_outcomes; /* bit set of outcomes to report */
 	__u32 event_service_port; /* 0: all */
 	__u32 event_sample; /* report one in this many, 0 and 1: all */
-	__u32 pad;
+	__u16 opt_out_level; /* depth below the cgroup root where pods' cgroups are; 0: nowhere */
+	__u16 opt_out_deeper; /* the other depth that they are at */
 	__u64 reserved[8];
 };
 

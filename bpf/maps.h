@@ -28,6 +28,15 @@ PINNED_MAP("lpm_trie", struct service_address_key, u32, service_addresses);
 /* Agent. Address -> node id. A miss: no node's address. */
 PINNED_MAP("hash", struct address, u32, node_addresses);
 
+/* Agent. A miss: out of range. Asked only for frontends that are restricted. */
+PINNED_MAP("lpm_trie", struct source_range_key, u32, source_ranges);
+
+/* Agent. A miss: a network namespace that the agent has not seen yet. */
+PINNED_MAP("hash", u64, struct client_addresses, client_addresses);
+
+/* Agent. Read only while FEATURE_OPT_OUT is on. */
+PINNED_MAP("hash", struct workload_key, u32, opted_out);
+
 /* Here. Which backend a client's connections stay on; the agent only reads. */
 PINNED_MAP("lru_hash", struct affinity_key, struct affinity, affinity);
 

@@ -19,6 +19,7 @@
 #include "lib/counters.h"
 #include "lib/lookup.h"
 #include "lib/choice.h"
+#include "lib/clients.h"
 #include "lib/affinity.h"
 #include "lib/origin.h"
 #include "lib/events.h"

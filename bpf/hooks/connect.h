@@ -7,34 +7,19 @@ static __always_inline enum outcome connect_to(struct bpf_sock_addr *ctx, enum h
 					       struct frontend_key *dialled, struct choice *choice)
 {
 	struct config *settings = configuration();
-	struct block block = {};
 	enum outcome outcome;
-	enum found found;
-	u32 set_id = 0;
 
 	if (!settings)
 		return OUTCOME_NOT_A_SERVICE;
-	found = find_set(ctx, settings, dialled, &set_id);
-	if (found == FOUND_NOTHING) {
-		outcome = unserved(settings, dialled);
-		if (outcome == OUTCOME_NOT_A_SERVICE) {
-			forget_origin(ctx);
-			return outcome;
-		}
-	} else if (found == FOUND_UNSTABLE || !open_block(set_id, &block)) {
-		outcome = OUTCOME_REFUSED_UNSTABLE;
-	} else if (!block.count) {
-		choice->owner = block.owner;
-		outcome = outcome_when_empty(&block);
-	} else {
-		outcome = choose(ctx, dialled, &block, 0, bpf_get_prandom_u32(), choice);
-	}
+	outcome = resolve(ctx, settings, dialled, 0, bpf_get_prandom_u32(), choice);
 	if (!is_translated(outcome))
 		forget_origin(ctx);
 	else if (!remember_origin(ctx, dialled, choice))
 		count_outcome(OUTCOME_ORIGIN_NOT_STORED);
-	count(outcome, choice);
-	report(ctx, settings, hook, outcome, dialled, choice);
+	if (outcome != OUTCOME_NOT_A_SERVICE) {
+		count(outcome, choice);
+		report(ctx, settings, hook, outcome, dialled, choice);
+	}
 	return outcome;
 }
 

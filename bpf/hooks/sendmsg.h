@@ -18,32 +18,16 @@ static __always_inline enum outcome send_to(struct bpf_sock_addr *ctx, enum hook
 {
 	struct config *settings = configuration();
 	struct datagram_origins *record = 0;
-	struct datagram_origin *kept = 0;
 	struct bpf_sock *sk = ctx->sk;
-	struct block block = {};
 	enum outcome outcome;
-	enum found found;
-	u32 set_id = 0;
 
 	if (!settings)
 		return OUTCOME_NOT_A_SERVICE;
-	found = find_set(ctx, settings, dialled, &set_id);
-	if (found == FOUND_NOTHING) {
-		outcome = unserved(settings, dialled);
-		if (outcome == OUTCOME_NOT_A_SERVICE)
-			return outcome;
-	} else if (found == FOUND_UNSTABLE || !open_block(set_id, &block)) {
-		outcome = OUTCOME_REFUSED_UNSTABLE;
-	} else if (!block.count) {
-		choice->owner = block.owner;
-		outcome = outcome_when_empty(&block);
-	} else {
-		if (sk)
-			record = origin_udp.sk_storage_get(sk, 0, 0);
-		if (record)
-			kept = datagram_of(record, dialled);
-		outcome = choose(ctx, dialled, &block, kept, socket_random(ctx, dialled), choice);
-	}
+	if (sk)
+		record = origin_udp.sk_storage_get(sk, 0, 0);
+	outcome = resolve(ctx, settings, dialled, record, socket_random(ctx, dialled), choice);
+	if (outcome == OUTCOME_NOT_A_SERVICE)
+		return outcome;
 	if (is_translated(outcome) && outcome != OUTCOME_TRANSLATED_SAME_SOCKET &&
 	    !remember_datagram(ctx, dialled, choice))
 		count_outcome(OUTCOME_ORIGIN_NOT_STORED);

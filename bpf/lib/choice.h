@@ -28,8 +28,9 @@ static __always_inline u64 slot_word(u32 index)
 	return word ? READ_WORD(word) : 0;
 }
 
-static __always_inline bool open_block(u32 set_id, struct block *block)
+static __always_inline bool open_block(u32 target, struct block *block)
 {
+	u32 set_id = target & TARGET_SET;
 	u64 *entry = sets.lookup(&set_id);
 	u64 word;
 

@@ -5,6 +5,9 @@
 
 static __always_inline bool wanted(struct config *settings, enum outcome outcome, u32 service_port)
 {
+	/* The agent looks for the client's address as soon as it hears of it. */
+	if (outcome == OUTCOME_REFUSED_UNKNOWN_SOURCE)
+		return true;
 	/* Nobody listens nearly always, and this is the only price then. */
 	if (!settings->event_lease || settings->event_lease < now())
 		return false;

@@ -56,12 +56,50 @@ static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 	return outcome;
 }
 
+/* Everything but what the socket remembers: look-up, refusals, choice. */
+static __always_inline enum outcome resolve(struct bpf_sock_addr *ctx, struct config *settings,
+					    struct frontend_key *dialled,
+					    struct datagram_origins *record, u32 random,
+					    struct choice *choice)
+{
+	struct datagram_origin *kept = 0;
+	struct block block = {};
+	enum outcome outcome;
+	enum found found;
+	u32 target = 0;
+
+	found = find_target(ctx, settings, dialled, &target);
+	if (found == FOUND_NOTHING)
+		outcome = unserved(settings, dialled);
+	else if (found == FOUND_UNSTABLE || !open_block(target, &block))
+		outcome = OUTCOME_REFUSED_UNSTABLE;
+	else
+		outcome = OUTCOME_TRANSLATED;
+	if (outcome == OUTCOME_NOT_A_SERVICE)
+		return outcome;
+	if (is_left_alone(ctx, settings))
+		return OUTCOME_PASSED_OPTED_OUT;
+	if (outcome != OUTCOME_TRANSLATED)
+		return outcome;
+	choice->owner = block.owner;
+	if (target & TARGET_RESTRICTED) {
+		outcome = admission(ctx, &dialled->addr, block.owner >> 32);
+		if (outcome != OUTCOME_TRANSLATED)
+			return outcome;
+	}
+	if (!block.count)
+		return outcome_when_empty(&block);
+	if (record)
+		kept = datagram_of(record, dialled);
+	return choose(ctx, dialled, &block, kept, random, choice);
+}
+
 static __always_inline void count(enum outcome outcome, const struct choice *choice)
 {
 	count_outcome(outcome);
 	if (is_translated(outcome))
 		count_chosen(choice->backend >> 32);
-	else if (choice->owner)
+	else if (choice->owner && errno_of(outcome))
 		count_refused(choice->owner >> 32);
 }
 

@@ -39,6 +39,11 @@ class NameKind(IntEnum):
     NODE = 2
 
 
+class WorkloadKind(IntEnum):
+    NETNS = 1
+    CGROUP = 2
+
+
 class Feature(IntFlag):
     OPT_OUT = 1
     HOST_ONLY = 2
@@ -126,6 +131,11 @@ BACKEND = CStruct(
     Field("node", "I"),
 )
 SERVICE_ADDRESS_KEY = CStruct("service_address_key", Field("prefix", "I"), Field("addr", "16s"))
+SOURCE_RANGE_KEY = CStruct(
+    "source_range_key", Field("prefix", "I"), Field("service_port", "I"), Field("addr", "16s")
+)
+CLIENT_ADDRESSES = CStruct("client_addresses", Field("ipv4", "16s"), Field("ipv6", "16s"))
+WORKLOAD_KEY = CStruct("workload_key", Field("id", "Q"), Field("kind", "I"), Field("pad", "I"))
 AFFINITY_KEY = CStruct(
     "affinity_key", Field("service_port", "I"), Field("incarnation", "I"), Field("client", "Q")
 )
@@ -185,7 +195,8 @@ CONFIG = CStruct(
     Field("event_outcomes", "I"),
     Field("event_service_port", "I"),
     Field("event_sample", "I"),
-    Field("pad", "I"),
+    Field("opt_out_level", "H"),
+    Field("opt_out_deeper", "H"),
     Field("reserved", "64s"),
 )
 META = CStruct(
@@ -228,6 +239,9 @@ STRUCTS = (
     FRONTEND_KEY,
     BACKEND,
     SERVICE_ADDRESS_KEY,
+    SOURCE_RANGE_KEY,
+    CLIENT_ADDRESSES,
+    WORKLOAD_KEY,
     AFFINITY_KEY,
     AFFINITY,
     ORIGIN,
@@ -251,6 +265,7 @@ _ENUMS: tuple[tuple[str, type[IntEnum] | type[IntFlag]], ...] = (
     ("BACKEND_", BackendStateBit),
     ("POLICY_", PolicyBit),
     ("FEATURE_", Feature),
+    ("WORKLOAD_", WorkloadKind),
     ("HOOK_", Hook),
 )
 
@@ -298,6 +313,8 @@ class Capacities(NamedTuple):
     node_addresses: int = 16_384
     affinity: int = 65_536
     overflow: int = 16_384
+    source_ranges: int = 65_536
+    clients: int = 16_384
     event_bytes: int = 1_048_576
 
 
@@ -319,6 +336,16 @@ def map_specs(capacities: Capacities) -> tuple[MapSpec, ...]:
         ),
         MapSpec("node_addresses", MapType.HASH, 16, 4, c.node_addresses, MapFlag.NO_PREALLOC),
         MapSpec("names", MapType.HASH, NAME_KEY.size, NAME.size, c.service_ports * 2, MapFlag.NO_PREALLOC),
+        MapSpec(
+            "source_ranges",
+            MapType.LPM_TRIE,
+            SOURCE_RANGE_KEY.size,
+            4,
+            c.source_ranges,
+            MapFlag.NO_PREALLOC,
+        ),
+        MapSpec("client_addresses", MapType.HASH, 8, CLIENT_ADDRESSES.size, c.clients, MapFlag.NO_PREALLOC),
+        MapSpec("opted_out", MapType.HASH, WORKLOAD_KEY.size, 4, c.clients, MapFlag.NO_PREALLOC),
         MapSpec("affinity", MapType.LRU_HASH, AFFINITY_KEY.size, AFFINITY.size, c.affinity),
         MapSpec("origin", MapType.SK_STORAGE, 4, ORIGIN.size, 0, MapFlag.NO_PREALLOC),
         MapSpec("origin_udp", MapType.SK_STORAGE, 4, DATAGRAM_ORIGINS_STRUCT.size, 0, MapFlag.NO_PREALLOC),

@@ -22,8 +22,8 @@ from pyagent.kernel.source_text import sources_folder
 PR_SET_PDEATHSIG = 1
 MISSING = (
     "BCC's Python binding is missing: install python3-bpfcc (Debian, Ubuntu) or python3-bcc (Fedora) and use"
-    " the distribution's own python3, with a venv made by --system-site-packages; the `bcc` of the Python package"
-    " index is something else"
+    " the distribution's own python3, with a venv made by --system-site-packages; the `bcc` of the Python"
+    " package index is something else"
 )
 
 

@@ -18,9 +18,16 @@ from pyagent.datapath.writes import Store
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.bpffs_lock import BpffsLock
 from pyagent.kernel.grace import GracePeriod
-from pyagent.kernel.links import UNCONNECTED_UDP, Links, LinkState, program_name, programs
+from pyagent.kernel.links import (
+    UNCONNECTED_UDP,
+    Links,
+    LinkState,
+    effective_programs,
+    program_name,
+    programs,
+)
 from pyagent.kernel.loader import Unit
-from pyagent.kernel.map_set import CURRENT, MapSet, current_folder
+from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.model.failures import LayoutMismatch, PinsMissing
 
@@ -49,7 +56,7 @@ class Datapath:
         self.bpffs = bpffs
         self.cgroup = cgroup
         self.hooks = frozenset(Hook) if unconnected_udp else frozenset(Hook) - UNCONNECTED_UDP
-        self._capacities = capacities
+        self.capacities = capacities
         self._programs: dict[Hook, int] = {}
 
     def open(self) -> Opened:
@@ -64,6 +71,7 @@ class Datapath:
         self.links = Links(self.bpffs / LINKS, self.cgroup)
         self._found = self.links.adopt()
         self.maps, reused = self._open_maps()
+        self.capacities = capacities_of(self.maps)
         self.grace = GracePeriod()
         self.unit = Unit("translate.c", self.maps)
         return Opened(reused, mounted)
@@ -78,7 +86,7 @@ class Datapath:
             default=0,
         )
         folder = self.bpffs / f"v{LAYOUT_VERSION}-{generation}"
-        made = MapSet.create(folder, self._capacities)
+        made = MapSet.create(folder, self.capacities)
         following = self.bpffs / "next"
         following.unlink(missing_ok=True)
         following.symlink_to(folder.name)
@@ -96,6 +104,16 @@ class Datapath:
         """Compile the programs and hold them, ready for `attach`."""
         loaded = self.unit.load(programs(self.hooks), self.bpffs / STAGING)
         self._programs = {hook: loaded[program_name(hook)] for hook in self.hooks}
+
+    @property
+    def programs_ready(self) -> bool:
+        return self._programs.keys() == self.hooks
+
+    def hooks_not_effective(self) -> list[str]:
+        """Hooks whose program does not run for sockets of our cgroup, by the kernel's own word."""
+        ours = {s.hook: s.program_id for s in self.links.states()}
+        effective = effective_programs(self.cgroup)
+        return [program_name(h) for h in self.hooks if ours.get(h) not in effective.get(h, ())]
 
     def attach(self) -> None:
         """Make every hook run our programs; swapped in place where links live, so no call goes unhooked."""

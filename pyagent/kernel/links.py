@@ -180,20 +180,23 @@ def cgroup_id(path: Path) -> int:
     return path.stat().st_ino
 
 
-def foreign_programs(cgroup: Path, own: frozenset[int]) -> list[tuple[Hook, int, str]]:
-    """(hook, program id, name) of others' programs that run for sockets of the cgroup."""
-    found = []
+def effective_programs(cgroup: Path) -> dict[Hook, list[int]]:
+    """Ids of the programs that run for sockets of the cgroup, its own and its parents'."""
     fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for hook, attach_type in ATTACH_TYPE.items():
-            found += [
-                (hook, identifier, _program_name(identifier))
-                for identifier in bpf.program_query(fd, attach_type, effective=True)
-                if identifier not in own
-            ]
+        return {hook: bpf.program_query(fd, kind, effective=True) for hook, kind in ATTACH_TYPE.items()}
     finally:
         os.close(fd)
-    return found
+
+
+def foreign_programs(cgroup: Path, own: frozenset[int]) -> list[tuple[Hook, int, str]]:
+    """(hook, program id, name) of others' programs that run for sockets of the cgroup."""
+    return [
+        (hook, identifier, _program_name(identifier))
+        for hook, identifiers in effective_programs(cgroup).items()
+        for identifier in identifiers
+        if identifier not in own
+    ]
 
 
 def _program_name(identifier: int) -> str:

@@ -221,6 +221,25 @@ def possible_cpus() -> int:
     return int(text.replace(",", "-").split("-")[-1]) + 1
 
 
+def capacities_of(maps: MapSet) -> Capacities:
+    """The sizes that open maps have."""
+    entries = {name: spec.max_entries for name, spec in maps.specs.items()}
+    return Capacities(
+        frontends=entries["frontends"],
+        sets=entries["sets"],
+        slots=entries["slots"],
+        backends=entries["backends"],
+        service_ports=entries["refused"],
+        service_addresses=entries["service_addresses"],
+        node_addresses=entries["node_addresses"],
+        affinity=entries["affinity"],
+        overflow=entries["origin_overflow"],
+        source_ranges=entries["source_ranges"],
+        clients=entries["client_addresses"],
+        event_bytes=entries["events"],
+    )
+
+
 def current_folder(bpffs: Path) -> Path:
     """The set of maps that is in use.
 
