@@ -18,13 +18,12 @@ from pyagent.demo.syscalls import enter_network
 BRIDGE = "cni0"
 POD_INTERFACE = "eth0"
 IFA_F_NODAD = 0x02
-LONGEST_NAME = 15  # IFNAMSIZ - 1
 
 
 class Attachment(NamedTuple):
     """One namespace on the bridge."""
 
-    name: str  # of the veth's end beside the bridge
+    name: str  # of the veth's end beside the bridge; up to 15 characters, unique in the node
     namespace: Path
     addresses: tuple[str, ...]  # ADDRESS/BITS
     routes: tuple[str, ...] = ()  # CIDRs reached directly over the bridge
@@ -45,7 +44,7 @@ def attach(node: Path, attachments: Sequence[Attachment]) -> None:
     with IPRoute() as netlink:
         bridge = _index(netlink, BRIDGE)
         for attachment in attachments:
-            name = attachment.name[:LONGEST_NAME]
+            name = attachment.name
             with attachment.namespace.open("rb") as namespace:
                 peer = {"ifname": POD_INTERFACE, "net_ns_fd": namespace.fileno()}
                 netlink.link("add", ifname=name, kind="veth", peer=peer)

@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import NamedTuple
 
+from pyagent.kernel.features import explain_errno, sock_addr_error
+
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 
 
@@ -68,6 +70,8 @@ def _kernel() -> list[Missing]:
         found.append(Missing("BPF", "this kernel has no bpf file system; boot one with CONFIG_BPF_SYSCALL=y"))
     if "cgroup2" not in known:
         found.append(Missing("cgroup v2", "boot a kernel with CONFIG_CGROUPS=y and CONFIG_CGROUP_BPF=y"))
+    if os.geteuid() == 0 and "bpf" in known and (error := sock_addr_error()):
+        found.append(Missing("BPF programs for sockets of a cgroup", explain_errno(error)))
     if not Path("/proc/self/ns/net").exists():
         found.append(Missing("network namespaces", "boot a kernel with CONFIG_NET_NS=y"))
     if not Path("/proc/net/if_inet6").exists():
