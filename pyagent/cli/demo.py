@@ -12,7 +12,7 @@ import click
     "--clean",
     "only_clean",
     is_flag=True,
-    help="Only remove what demos that were killed left behind, then end.",
+    help="Only remove what demos that were killed left behind.",
 )
 @click.option("--keep", is_flag=True, help="After the last step go on with traffic until Ctrl-C.")
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
 from typing import NamedTuple, NoReturn
@@ -44,18 +44,18 @@ class Interrupted(BaseException):
 
 
 def run_demo(options: Options) -> int:
-    """The whole demo. Returns the exit code: 0 everything was right, 1 something was not, 3 cannot run here."""
+    """The whole demo. Returns the exit code: 0 all was right, 1 something was not, 3 cannot run here."""
     console = _console(options.color)
     if told_missing(console):
         return EXIT_MISSING
     live = console.is_terminal and not options.lines
     screen = LiveScreen(console) if live else Screen(console)
     try:
-        with _signals_raise():
+        with _on_signals(_unwind):
             remove_leftovers(KIND)
             with Sandbox.create(KIND) as sandbox:
                 complaints = _show(sandbox, screen, options)
-                with _signals_ignored():
+                with _on_signals(signal.SIG_IGN):
                     sandbox.remove()
     except Interrupted as ended:
         console.print(f"{ended}: ended early; everything that the demo had made is removed")
@@ -146,11 +146,11 @@ def _keep(story: Story, sandbox: Sandbox, screen: Screen) -> None:
         f"dial yourself: sh -c 'echo $$ > {story.cluster.hooked}/cgroup.procs;"
         f" exec nsenter --net={netns} curl -s http://10.96.14.7'"
     )
-    try:
-        while True:
-            story.traffic(1.0)
-    except Interrupted:
-        screen.say("ending")
+    noted: list[int] = []
+    with _on_signals(lambda number, _frame: noted.append(number)):
+        while not noted:
+            story.traffic(0.5)
+    screen.say("ending")
 
 
 def _clean_up_with_kubesock(agent: Agent, story: Story, screen: Screen) -> None:
@@ -179,30 +179,21 @@ def _traces(sandbox: Sandbox) -> list[str]:
     return [str(place) for place in places if place.exists()]
 
 
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP unwind the stack, so that everything is removed on the way."""
-
-    def unwind(number: int, _frame: FrameType | None) -> NoReturn:
-        for other in handled:  # a second one must not stop the removal
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, unwind) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def _signals_ignored() -> Iterator[None]:
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in handled}
+def _on_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _unwind(number: int, _frame: FrameType | None) -> NoReturn:
+    """Unwind the stack, so that everything is removed on the way; a second signal must not stop that."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(number)

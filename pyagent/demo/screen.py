@@ -131,13 +131,10 @@ def _line(row: Row) -> Text:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(expand=True, show_edge=False, pad_edge=False)
-    for column, justify in (
-        ("SERVICE", "left"),
-        ("ADDRESS", "left"),
-        ("ANSWERS", "right"),
-        ("REFUSED", "right"),
-    ):
-        table.add_column(column, justify="right" if justify == "right" else "left", no_wrap=True)
+    for column in ("SERVICE", "ADDRESS"):
+        table.add_column(column, no_wrap=True)
+    for column in ("ANSWERS", "REFUSED"):
+        table.add_column(column, no_wrap=True, justify="right")
     table.add_column("BACKENDS: pod, times the kernel chose it", ratio=1)
     for row in rows:
         refused = Text(str(row.refused), style="yellow" if row.refused else "dim")
