@@ -188,6 +188,21 @@ struct overflow {
 	__u16 pad[3];
 };
 
+/* What connections.c tells of one socket that has an origin. */
+struct connection {
+	__u64 cookie; /* 0 where the kernel cannot tell */
+	__u32 netns; /* inode number of its network namespace */
+	__u16 family; /* AF_INET, AF_INET6 */
+	__u8 state; /* as in net/tcp_states.h */
+	__u8 protocol;
+	struct address source;
+	struct address peer;
+	__u16 source_port; /* host order; 0: closed, not freed yet */
+	__be16 peer_port;
+	__u32 pad;
+	struct origin origin;
+};
+
 enum feature {
 	FEATURE_OPT_OUT = 1,
 	FEATURE_HOST_ONLY = 2,

@@ -157,6 +157,20 @@ ORIGIN = CStruct(
     Field("pad", "H"),
     Field("since", "Q"),
 )
+CONNECTION = CStruct(
+    "connection",
+    Field("cookie", "Q"),
+    Field("netns", "I"),
+    Field("family", "H"),
+    Field("state", "B"),
+    Field("protocol", "B"),
+    Field("source", "16s"),
+    Field("peer", "16s"),
+    Field("source_port", "H"),
+    Field("peer_port", "H", ">"),
+    Field("pad", "I"),
+    Field("origin", f"{ORIGIN.size}s"),
+)
 DATAGRAM_ORIGIN = CStruct(
     "datagram_origin",
     Field("frontend", "16s"),
@@ -245,6 +259,7 @@ STRUCTS = (
     AFFINITY_KEY,
     AFFINITY,
     ORIGIN,
+    CONNECTION,
     DATAGRAM_ORIGIN,
     DATAGRAM_ORIGINS_STRUCT,
     OVERFLOW_KEY,

@@ -70,6 +70,21 @@ def has_coarse_clock() -> bool:
     return _loads(_call(HELPER_COARSE_CLOCK), _RETURN_1) is None
 
 
+@cache
+def has_iterator_cookie() -> bool:
+    """bpf_get_socket_cookie in tracing programs (Linux 5.12), by the kernel's version.
+
+    A probe program would have to name a BTF id; the version is what decides on every kernel we know.
+    """
+    return kernel_version() >= (5, 12)
+
+
+def kernel_version() -> tuple[int, int]:
+    """(major, minor) of the running kernel."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
+
+
 def explain_errno(error: OSError) -> str:
     """What a refusal of bpf(2) usually means, as an instruction."""
     if error.errno in (errno.EPERM, errno.EACCES):
