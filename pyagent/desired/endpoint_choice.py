@@ -28,7 +28,9 @@ class Choice(NamedTuple):
         return bool(self.cluster)
 
 
-def choose(endpoints: Endpoints, node: str, zone: str, *, other_nodes: bool = False) -> Choice:
+def choose(
+    endpoints: Endpoints, node: str, zone: str, *, local: bool = True, other_nodes: bool = False
+) -> Choice:
     """The endpoints that clients on this node may be sent to, as kube-proxy's `CategorizeEndpoints` has it.
 
     cluster: the ready endpoints that pass the topology hints; if none is ready, all that serve while they
@@ -40,7 +42,8 @@ def choose(endpoints: Endpoints, node: str, zone: str, *, other_nodes: bool = Fa
         endpoints: all endpoints of the service port.
         node: this node's name; "" has no local endpoints and no node hints.
         zone: this node's zone; "" has no zone hints.
-        other_nodes: also work out the local set of each other node.
+        local: work out the local set (else it is empty: most Services never ask for it).
+        other_nodes: work out the local set of each other node.
     """
     backends = endpoints.backends
     ready = tuple([b for b in backends if b.state & READY])
@@ -52,8 +55,8 @@ def choose(endpoints: Endpoints, node: str, zone: str, *, other_nodes: bool = Fa
         cluster = _by_topology(endpoints, ready, node, zone)
     else:
         cluster = ready
-    local = usable([b for b in backends if b.node == node]) if node else ()
-    return Choice(cluster, local, _of_other_nodes(backends, node) if other_nodes else _NOWHERE)
+    here = usable([b for b in backends if b.node == node]) if local and node else ()
+    return Choice(cluster, here, _of_other_nodes(backends, node) if other_nodes else _NOWHERE)
 
 
 def usable(backends: Sequence[Backend]) -> tuple[Backend, ...]:

@@ -27,7 +27,7 @@ from pyagent.model.address import (
     parse_address,
 )
 from pyagent.model.failures import InvalidField, sanitized
-from pyagent.model.kube_objects import Conditions, Endpoint, EndpointPort, EndpointSlice, Hints
+from pyagent.model.kube_objects import Endpoint, EndpointPort, EndpointSlice, Hints, TargetRef
 from pyagent.model.service import Backend, BackendStateBit
 from pyagent.model.source_events import Problem
 
@@ -43,6 +43,7 @@ PROTOCOL_OF_NAME: dict[str | None, Protocol] = {None: Protocol.TCP, "": Protocol
 PROTOCOL_OF_NAME |= {protocol.name: protocol for protocol in Protocol}
 
 _OCTET = {str(value): value for value in range(256)}
+_LAST_OCTET = {text: bytes((value,)) for text, value in _OCTET.items()}
 _HARMLESS_FIRST_OCTET = {
     text: value for text, value in _OCTET.items() if 0 < value < 224 and value not in (127, 169)
 }
@@ -149,6 +150,22 @@ def merge(pieces: Sequence[tuple[SliceEndpoints, int]]) -> Endpoints:
     )
 
 
+def plain_ipv4(text: str) -> bytes | None:
+    """The 16 bytes of an ordinary IPv4 address; None if the text or what it means needs a closer look."""
+    network, _, host = text.rpartition(".")
+    try:
+        return _plain_network(network) + _LAST_OCTET[host]
+    except (ValueError, KeyError):
+        return None
+
+
+@lru_cache(8192)
+def _plain_network(text: str) -> bytes:
+    """The first 15 bytes; a node's pods share them."""
+    a, b, c = text.split(".")
+    return V4_MAPPED_PREFIX + bytes((_HARMLESS_FIRST_OCTET[a], _OCTET[b], _OCTET[c]))
+
+
 def endpoint_address(text: str, family: Family) -> bytes:
     """The 16 bytes of an endpoint's address.
 
@@ -158,16 +175,10 @@ def endpoint_address(text: str, family: Family) -> bytes:
     Raises:
         InvalidField: not an address, one of the other family, or one that no endpoint may have.
     """
-    try:
-        a, b, c, d = text.split(".")
-        address = V4_MAPPED_PREFIX + bytes((_HARMLESS_FIRST_OCTET[a], _OCTET[b], _OCTET[c], _OCTET[d]))
-    except (ValueError, KeyError):
-        address = parse_address(text)
-        reason = _why_no_endpoint(address)
-        if reason:
-            raise InvalidField(
-                f"{reason}, which cannot be an endpoint; the endpoint is left out", text
-            ) from None
+    address = plain_ipv4(text) or parse_address(text)
+    reason = _why_no_endpoint(address)
+    if reason:
+        raise InvalidField(f"{reason}, which cannot be an endpoint; the endpoint is left out", text)
     if family_of(address) is not family:
         raise InvalidField(
             f"not {family.label}, as addressType says; move it to a slice of its own type", text
@@ -205,72 +216,78 @@ def _ports(ports: Sequence[EndpointPort], findings: Findings) -> tuple[SlicePort
 
 def _endpoints(obj: EndpointSlice, family: Family, port: int, own_node: str, findings: Findings) -> Endpoints:
     namespace = obj.metadata.namespace
+    plain = plain_ipv4 if family is Family.IPV4 else _never_plain
     found: dict[bytes, Backend] = {}
     hints: dict[bytes, Hint] = {}
     for i, endpoint in enumerate(obj.endpoints or ()):
-        if not endpoint.addresses:
+        addresses, conditions = endpoint.addresses, endpoint.conditions
+        if not addresses:
             findings.add(f"endpoints[{i}].addresses", "empty; list the endpoint's address")
             continue
-        try:
-            address = endpoint_address(endpoint.addresses[0], family)
-        except InvalidField as error:
-            findings.add(f"endpoints[{i}].addresses[0]", error)
-            continue
-        state = _state(endpoint.conditions)
+        address = plain(addresses[0])
+        if address is None:
+            try:
+                address = endpoint_address(addresses[0], family)
+            except InvalidField as error:
+                findings.add(f"endpoints[{i}].addresses[0]", error)
+                continue
+        state = READY | SERVING
+        if conditions is not None:
+            state = (
+                (0 if conditions.ready is False else READY)
+                | (0 if conditions.serving is False else SERVING)
+                | (TERMINATING if conditions.terminating else 0)
+            )
         if address in found and state & TERMINATING:
             continue
-        node, zone = _place(endpoint, i, findings)
+        try:
+            node, zone = node_name(endpoint.nodeName), zone_name(endpoint.zone)
+        except InvalidField:
+            node, zone = _place(endpoint, i, findings)
         if node and node == own_node:
             state |= LOCAL
-        found[address] = Backend(address, port, state, node, zone, _target(endpoint, namespace))
-        hints.pop(address, None)
-        if endpoint.hints is not None:
-            hint = _hint(endpoint.hints)
-            if hint != NO_HINT:
-                hints[address] = hint
+        target = endpoint.targetRef
+        pod = _pod(target, namespace) if target is not None else ""
+        found[address] = Backend(address, port, state, node, zone, pod)
+        if endpoint.hints is not None or address in hints:
+            hints[address] = _hint(endpoint.hints)
     order = sorted(found)
+    hinted = any(hint is not NO_HINT for hint in hints.values())
     return Endpoints(
         tuple([found[address] for address in order]),
-        tuple([hints.get(address, NO_HINT) for address in order]) if hints else (),
+        tuple([hints.get(address, NO_HINT) for address in order]) if hinted else (),
     )
 
 
-def _state(conditions: Conditions | None) -> int:
-    if conditions is None:
-        return READY | SERVING
-    state = 0 if conditions.ready is False else READY
-    if conditions.serving is not False:
-        state |= SERVING
-    if conditions.terminating:
-        state |= TERMINATING
-    return state
+def _never_plain(_: str) -> None:
+    return None
 
 
 def _place(endpoint: Endpoint, i: int, findings: Findings) -> tuple[str, str]:
-    node = zone = ""
-    try:
-        if endpoint.nodeName:
-            node = node_name(endpoint.nodeName)
-    except InvalidField as error:
-        findings.add(f"endpoints[{i}].nodeName", error)
-    try:
-        if endpoint.zone:
-            zone = zone_name(endpoint.zone)
-    except InvalidField as error:
-        findings.add(f"endpoints[{i}].zone", error)
-    return node, zone
+    """Node and zone of an endpoint of which at least one is no name."""
+    place = ["", ""]
+    for n, (field, check, text) in enumerate(
+        (("nodeName", node_name, endpoint.nodeName), ("zone", zone_name, endpoint.zone))
+    ):
+        try:
+            place[n] = check(text)
+        except InvalidField as error:
+            findings.add(f"endpoints[{i}].{field}", error)
+    return place[0], place[1]
 
 
-def _target(endpoint: Endpoint, namespace: str) -> str:
-    reference = endpoint.targetRef
-    if reference is None or not reference.name or (reference.kind or "Pod") != "Pod":
+def _pod(reference: TargetRef, namespace: str) -> str:
+    name, elsewhere = reference.name, reference.namespace
+    if not name or reference.kind not in (None, "", "Pod"):
         return ""
-    if len(reference.name) > MAX_NAME or len(reference.namespace or "") > MAX_NAME:
+    if len(name) > MAX_NAME or (elsewhere and len(elsewhere) > MAX_NAME):
         return ""
-    return f"{reference.namespace or namespace}/{reference.name}"
+    return f"{elsewhere or namespace}/{name}"
 
 
-def _hint(hints: Hints) -> Hint:
+def _hint(hints: Hints | None) -> Hint:
+    if hints is None:
+        return NO_HINT
     zones = tuple([hint.name for hint in hints.forZones or ()])
     nodes = tuple([hint.name for hint in hints.forNodes or ()])
     return _shared_hint(zones, nodes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from pyagent.desired.endpoints import plain_ipv4
 from pyagent.desired.nodes import ThisNode
 from pyagent.desired.problems import Findings
 from pyagent.model.address import (
@@ -53,6 +54,9 @@ class SourceRanges(NamedTuple):
 
     ranges: dict[Family, tuple[Network, ...]]
     broken: frozenset[Family]
+
+
+UNRESTRICTED = SourceRanges({}, frozenset())
 
 
 def is_headless(spec: ServiceSpec) -> bool:
@@ -118,9 +122,11 @@ def read_externals(
 
 def read_source_ranges(spec: ServiceSpec, findings: Findings) -> SourceRanges:
     """loadBalancerSourceRanges by family; a range of everything lifts the restriction of its family."""
+    if not spec.loadBalancerSourceRanges:
+        return UNRESTRICTED
     ranges: dict[Family, list[Network]] = {}
     unread: set[Family] = set()
-    for i, text in enumerate(spec.loadBalancerSourceRanges or ()):
+    for i, text in enumerate(spec.loadBalancerSourceRanges):
         try:
             network = parse_network(text)
         except InvalidField as error:
@@ -173,6 +179,9 @@ def cluster_ip_set(internal_local: bool) -> SetKey:
 
 
 def _cluster_ip(text: str) -> bytes:
+    plain = plain_ipv4(text)
+    if plain is not None:
+        return plain
     address = parse_address(text)
     if is_loopback(address) or is_unspecified(address) or is_multicast(address):
         raise InvalidField("cannot be a ClusterIP; take one from the service range", text)

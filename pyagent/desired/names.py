@@ -19,24 +19,24 @@ def is_name(text: str, limit: int = MAX_NAME) -> bool:
 
 
 @lru_cache(CACHED_NAMES)
-def node_name(text: str) -> str:
+def node_name(text: str | None) -> str:
     """A node's name, the same string object every time (a hundred thousand endpoints name few nodes).
 
     Raises:
         InvalidField: it cannot be the name of a Node.
     """
-    if not is_name(text):
+    if text and not is_name(text):
         raise InvalidField(f"not a node name (want letters, digits, '-', '.', at most {MAX_NAME})", text)
-    return text
+    return text or ""
 
 
 @lru_cache(CACHED_NAMES)
-def zone_name(text: str) -> str:
-    """A zone, which is the value of a label; "" is no zone.
+def zone_name(text: str | None) -> str:
+    """A zone, which is the value of a label.
 
     Raises:
         InvalidField: it cannot be the value of a label.
     """
     if text and not is_name(text, MAX_LABEL):
         raise InvalidField(f"not a label value (want letters, digits, '-', '.', at most {MAX_LABEL})", text)
-    return text
+    return text or ""

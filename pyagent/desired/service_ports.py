@@ -131,7 +131,7 @@ def _service_port(
 ) -> ServicePort:
     family = key.family
     local_elsewhere = bool(rules.external_local and port.node_port and node.remote_node_ports)
-    choice = choose(endpoints, node.name, node.zone, other_nodes=local_elsewhere)
+    choice = choose(endpoints, node.name, node.zone, local=rules.internal_local, other_nodes=local_elsewhere)
     frontends = _frontends(family, rules, port, choice, node)
     sets: dict[SetKey, BackendSet] = {}
     for _, set_key in frontends:
@@ -182,13 +182,15 @@ def _backend_set(key: SetKey, choice: Choice) -> BackendSet:
 def _mark_node_addresses(endpoints: Endpoints, node: ThisNode) -> Endpoints:
     """A socket bound to loopback can reach the node's own addresses, and no other endpoint."""
     own = node.interface_addresses
-    backends = endpoints.backends
-    if own.isdisjoint([b.address for b in backends]):
+    here = [b for b in endpoints.backends if b.state & LOCAL or not b.node]  # nobody else can have them
+    if own.isdisjoint([b.address for b in here]):
         return endpoints
-    return Endpoints(tuple([_on_node(b) if b.address in own else b for b in backends]), endpoints.hints)
+    return Endpoints(tuple([_on_node(b, own) for b in endpoints.backends]), endpoints.hints)
 
 
-def _on_node(backend: Backend) -> Backend:
+def _on_node(backend: Backend, own: frozenset[bytes]) -> Backend:
+    if backend.address not in own:
+        return backend
     state = backend.state | ON_NODE_ADDRESS
     return Backend(backend.address, backend.port, state, backend.node, backend.zone, backend.target)
 

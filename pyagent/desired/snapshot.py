@@ -38,7 +38,7 @@ ObjectKey = tuple[str, str, str]
 class Dirty(msgspec.Struct):
     """What changed since the last look."""
 
-    services: set[ServiceName]
+    services: dict[ServiceName, None]  # a set in the order of arrival
     nodes: set[str]
     service_cidrs: bool
     problems: dict[ObjectKey, tuple[Problem, ...]]  # as they are now; () when gone
@@ -63,7 +63,7 @@ class Snapshot:
         self._nodes: dict[str, NodeFacts] = {}
         self._service_cidrs: dict[str, ServiceRanges] = {}
         self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
-        self._dirty = Dirty(set(), set(), False, {})
+        self._dirty = Dirty({}, set(), False, {})
 
     @property
     def services(self) -> Mapping[ServiceName, Service]:
@@ -127,7 +127,7 @@ class Snapshot:
         self._note((kind, namespace, name), ())
         if kind == "Service":
             if self._services.pop((namespace, name), None) is not None:
-                self._dirty.services.add((namespace, name))
+                self._dirty.services[namespace, name] = None
         elif kind == "EndpointSlice":
             self._remove_slice((namespace, name))
         elif kind == "Node":
@@ -143,19 +143,19 @@ class Snapshot:
 
     def take_dirty(self) -> Dirty:
         """What changed since the last call."""
-        dirty, self._dirty = self._dirty, Dirty(set(), set(), False, {})
+        dirty, self._dirty = self._dirty, Dirty({}, set(), False, {})
         return dirty
 
     def everything(self) -> Dirty:
         """All there is, as if it had just arrived: for a desired state made from scratch."""
-        return Dirty(set(self._services), set(self._nodes), True, dict(self._problems))
+        return Dirty(dict.fromkeys(self._services), set(self._nodes), True, dict(self._problems))
 
     def _put_service(self, name: ServiceName, service: Service) -> None:
         self._note(("Service", *name), ())
         old = self._services.get(name)
         self._services[name] = slim = msgspec.structs.replace(service, metadata=_slim(service.metadata))
         if old is None or _rules_of(old) != _rules_of(slim):
-            self._dirty.services.add(name)
+            self._dirty.services[name] = None
 
     def _put_slice(self, name: ServiceName, obj: EndpointSlice) -> None:
         labels = obj.metadata.labels or {}
@@ -180,7 +180,7 @@ class Snapshot:
         owner = (name[0], service)
         others = self._slices_of.get(owner)
         self._slices_of[owner] = _with(others, fresh) if others else (fresh,)
-        self._dirty.services.add(owner)
+        self._dirty.services[owner] = None
 
     def _remove_slice(self, name: ServiceName) -> None:
         old = self._slices.pop(name, None)
@@ -192,7 +192,7 @@ class Snapshot:
             self._slices_of[owner] = rest
         else:
             del self._slices_of[owner]
-        self._dirty.services.add(owner)
+        self._dirty.services[owner] = None
 
     def _put_node(self, facts: NodeFacts) -> None:
         self._note(("Node", "", facts.name), facts.problems)

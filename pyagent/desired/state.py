@@ -69,7 +69,7 @@ class DesiredState:
         change = DesiredChange({}, {}, {}, {}, {})
         for source, problems in dirty.problems.items():
             self._ledger.hold(source, problems)
-        for name in sorted(dirty.services | self._look_around(snapshot, dirty, change)):
+        for name in dirty.services | dict.fromkeys(self._look_around(snapshot, dirty, change)):
             self._update_service(snapshot, name, change)
         change.frontends, touched = self._claims.take_changes()
         for dialled in touched:
@@ -92,12 +92,12 @@ class DesiredState:
         self._name_nodes(change, self._zones)
         return change
 
-    def _look_around(self, snapshot: Snapshot, dirty: Dirty, change: DesiredChange) -> set[ServiceName]:
+    def _look_around(self, snapshot: Snapshot, dirty: Dirty, change: DesiredChange) -> list[ServiceName]:
         """Take in Nodes, service ranges and settings; which Services must be computed again for them."""
         settings, old = self._settings, self._node
         reconfigured = self._applied != settings
         if not (reconfigured or dirty.nodes or dirty.service_cidrs):
-            return set()
+            return []
         self._applied = settings
         self._zones = {name: facts.zone for name, facts in snapshot.nodes.items()}
         self._node = new = this_node(settings, snapshot.nodes)
@@ -109,7 +109,7 @@ class DesiredState:
             {a: fresh.get(a) for a in held.keys() | fresh.keys() if held.get(a) != fresh.get(a)}
         )
         self._addresses.set_ranges(self._service_ranges(snapshot))
-        return set(affected_services(old, new, snapshot))
+        return list(affected_services(old, new, snapshot))
 
     def _name_nodes(self, change: DesiredChange, names: set[str] | Mapping[str, str]) -> None:
         change.nodes.update({name: self._zones[name] for name in names})
