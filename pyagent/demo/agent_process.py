@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ VERB_SECONDS = 30.0
 # The entry point's own words, so that it is this interpreter and this package, installed or not.
 _ENTRY = "import sys; sys.argv[0] = 'kubesock'; from pyagent.cli.main import main; sys.exit(main())"
 
-_ports = itertools.count(20_000)
+_numbers = itertools.count(1)
 
 
 def kubesock(*arguments: str) -> list[str]:
@@ -57,6 +58,12 @@ def items_of(text: str) -> list[dict[str, Any]]:
     return list(items)
 
 
+def _free_ports() -> tuple[int, int]:
+    """Two TCP ports that nobody uses in this network namespace."""
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        return first.getsockname()[1], second.getsockname()[1]
+
+
 class Agent:
     """One agent process. `log` holds what it wrote; `bpffs` is what the reading verbs want.
 
@@ -79,8 +86,8 @@ class Agent:
         arguments: tuple[str, ...] = (),
     ) -> None:
         self.cgroup, self.bpffs, self.state_dir, self.netns = cgroup, bpffs, state_dir, netns
-        self.health_port, self.metrics_port = next(_ports), next(_ports)
-        self.log = sandbox.folder / f"agent-{self.health_port}.log"
+        self.health_port, self.metrics_port = call(_free_ports, netns=netns)
+        self.log = sandbox.folder / f"agent-{next(_numbers)}.log"
         self.command = kubesock(
             "run",
             *source,

@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from pyagent.demo.syscalls import mount_filesystem, unmount
 
 RUN = Path("/run")
 OWNER = "owner.json"
+UNCLAIMED = ".new"
 
 
 class Sandbox:
@@ -127,8 +129,8 @@ def remove_leftovers(kind: str) -> tuple[list[str], list[str]]:
     removed, in_use = [], []
     for folder in sorted(RUN.glob(f"kubesock-{kind}-*")):
         owner = _owner_of(folder)
-        identifier = folder.name.removesuffix(".new").rpartition("-")[2]
-        if owner and started_at(owner["pid"]) == owner["started"]:
+        identifier = folder.name.removesuffix(UNCLAIMED).rpartition("-")[2]
+        if _is_being_made(folder) or (owner and started_at(owner["pid"]) == owner["started"]):
             in_use.append(folder.name)
             continue
         root = cgroup2_root()
@@ -141,7 +143,7 @@ def remove_leftovers(kind: str) -> tuple[list[str], list[str]]:
 def _claim(folder: Path, facts: dict[str, str]) -> None:
     """Make the state folder with its owner inside in one step, so that nobody takes it for a left-over."""
     pid = os.getpid()
-    new = folder.with_name(folder.name + ".new")
+    new = folder.with_name(folder.name + UNCLAIMED)
     new.mkdir(mode=0o700)
     (new / OWNER).write_text(json.dumps({**facts, "pid": pid, "started": started_at(pid)}))
     new.rename(folder)
@@ -157,6 +159,14 @@ def _owner_of(folder: Path) -> dict[str, Any] | None:
         }
     except (OSError, ValueError, KeyError, TypeError):  # half made, hence nobody's
         return None
+
+
+def _is_being_made(folder: Path) -> bool:
+    """Whether its owner may be about to write down who it is."""
+    try:
+        return folder.name.endswith(UNCLAIMED) and time.time() - folder.stat().st_mtime < 60.0
+    except FileNotFoundError:  # renamed just now: it has an owner
+        return True
 
 
 def _mount(kind: str, target: Path) -> None:
@@ -182,7 +192,7 @@ def _remove(folder: Path, identifier: str, cgroup: Path) -> None:
         raise OSError(f"{folder.name} is not gone: " + "; ".join(failures))
     if (folder / "cgroup2").is_mount():
         unmount(folder / "cgroup2")
-    if folder.exists():
+    with contextlib.suppress(FileNotFoundError):  # somebody else is cleaning too
         shutil.rmtree(folder)
 
 
@@ -236,6 +246,8 @@ def _remove_cgroup(path: Path) -> None:
     def removed() -> bool:
         try:
             path.rmdir()
+        except FileNotFoundError:
+            return True
         except OSError as error:
             if error.errno != errno.EBUSY:  # busy for a moment after its last process has ended
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import time
 from collections.abc import Callable, Collection
 
@@ -21,6 +22,7 @@ SETTLE_SECONDS = 10.0
 PROOF = 64
 """Dials in a row without a removed backend: a set that held it would show it, at 1 in 4, but for 10⁻⁸."""
 
+UNALLOCATED = "10.96.200.200"
 SCALED = ("shop", "checkout")
 EMPTIED = ("shop", "payment")
 
@@ -42,6 +44,7 @@ class Story:
         self.screen.step("Traffic to every Service, TCP and UDP, IPv4 and IPv6")
         self.traffic(self.share)
         self.screen.summary(self.tally.rows(self.readings.chosen))
+        self._refusals()
         self._scale_up_and_down()
         self._to_zero_and_back()
         for wrong in self.tally.miscounted(self.readings.read_now()):
@@ -69,6 +72,35 @@ class Story:
 
     def close(self) -> None:
         self.readings.close()
+
+    def _refusals(self) -> None:
+        """What no Service has is refused at once; what is no Service is left alone."""
+        self.screen.step("Ports and addresses that no Service has; a pod dialled by its own address")
+        web = next(target for target in self.tally.states if target.service == "web")
+        client = self.cluster.clients[0]
+        for what, target in (
+            ("port 81 of shop/web", web._replace(port=81)),
+            ("an unallocated address", web._replace(address=UNALLOCATED)),
+        ):
+            (answer,) = client.dial([target])
+            self._expect(
+                answer.error == errno.ECONNREFUSED,
+                f"{what}, {target.dialled}: {errno.errorcode.get(answer.error, 'answered')}"
+                f" after {answer.dial_ms:.2f} ms",
+            )
+        pod, endpoint = next(iter(self.objects.backends(web).items()))
+        address, _, port = endpoint.rpartition(":")
+        (answer,) = client.dial([web._replace(address=address, port=int(port))])
+        self._expect(
+            (answer.pod, answer.peer) == (pod, (address, int(port))),
+            f"{endpoint}: answered by {answer.pod or answer.trouble}, getpeername() shows {answer.peer[0]}",
+        )
+
+    def _expect(self, right: bool, text: str) -> None:
+        if right:
+            self.screen.say(text)
+        else:
+            self._fault(text)
 
     def _scale_up_and_down(self) -> None:
         targets = self._targets_of(SCALED)
