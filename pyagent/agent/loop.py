@@ -20,6 +20,7 @@ import msgspec
 from pyagent.agent.facts import Facts
 from pyagent.agent.grace import GraceKeeper
 from pyagent.agent.latency import TriggerTimes
+from pyagent.agent.stale import BackendsUsed, Judge, Reaper
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.plan import Plan, plan
 from pyagent.datapath.restored import restore
@@ -78,7 +79,9 @@ class Stop(msgspec.Struct, frozen=True):
     pass
 
 
-InboxEvent = SourceEvent | InterfacesChanged | ProtectedChanged | GraceEnded | ProgramsLoaded | Stop
+InboxEvent = (
+    SourceEvent | InterfacesChanged | ProtectedChanged | GraceEnded | ProgramsLoaded | BackendsUsed | Stop
+)
 
 
 class Applied(Protocol):
@@ -134,6 +137,9 @@ class Loop:
         self._maintenance_at = self._started
         self._audit_at = self._started + AUDIT_SECONDS
         self._probe_wanted = True
+        self._reaper: Reaper | None = None
+        self._judge = Judge(0.0)
+        self._look_at: float | None = None
         self._fatal: BaseException | None = None
         if programs is not None:
             programs.add_done_callback(lambda f: self.put(ProgramsLoaded(f.exception())))
@@ -145,6 +151,10 @@ class Loop:
     def emit(self, event: SourceEvent) -> None:
         """Where sources put their events."""
         self._inbox.put(event)
+
+    def end_stale_sockets(self, reaper: Reaper, judge: Judge) -> None:
+        """Let `reaper` end sockets on backends that `judge` gives up. Before `run`."""
+        self._reaper, self._judge = reaper, judge
 
     def stop(self) -> None:
         self.put(Stop())
@@ -186,6 +196,8 @@ class Loop:
             due.append(self._retry_at)
         if not self._planned and self._gate_at is not None:
             due.append(self._gate_at)
+        if self._look_at is not None:
+            due.append(self._look_at)
         return min(due)
 
     def _take(self, event: InboxEvent) -> None:
@@ -216,9 +228,17 @@ class Loop:
                 for freed in event.freed:
                     self._held.reclaim(freed)
                 self._dirty = self._dirty or bool(self._held.waiting)
+            case BackendsUsed():
+                self._judge_backends(event)
             case ProgramsLoaded():
                 self._fatal = event.error
                 self._attached = False
+
+    def _judge_backends(self, event: BackendsUsed) -> None:
+        if self._reaper is None or not self._held_is_true:
+            return
+        doomed, self._look_at = self._judge.judge(event.backends, self._held, self._snapshot, self._clock())
+        self._reaper.answer(doomed)
 
     def _configure(self, **changes: Any) -> None:
         self._settings = msgspec.structs.replace(self._settings, **changes)
@@ -236,6 +256,9 @@ class Loop:
             self._program()
         if self._may_attach():
             self._attach()
+        if self._look_at is not None and self._clock() >= self._look_at:
+            self._look_at = None
+            self._look_for_stale_sockets()
         if self._clock() >= self._maintenance_at:
             self._maintain()
 
@@ -245,7 +268,7 @@ class Loop:
             return False
         if self._planned:
             return self._retry_at is None or self._retry_due()
-        if WANTED <= self._listed:
+        if self._listed >= WANTED:
             return True
         if self._gate_at is None:
             self._gate_at = self._clock() + WANTED_SECONDS
@@ -276,13 +299,19 @@ class Loop:
             self._planned = True
             gc.collect()
             gc.freeze()
+        if complete or change.service_ports:
+            self._look_for_stale_sockets()
         self._applied(change, self._desired, self._snapshot)
+
+    def _look_for_stale_sockets(self) -> None:
+        if self._reaper is not None:
+            self._reaper.look()
 
     def _carry_out(self, change: DesiredChange, complete: bool) -> Plan:
         if not self._held_is_true:
             self._datapath.grace.wait()
             self._held = restore(self._datapath.raw(), self._datapath.capacities)
-        # Until it is carried out, the held state is ahead of the kernel: a failure on the way makes it worthless.
+        # Until it is carried out the held state is ahead of the kernel: a failure makes it worthless.
         self._held_is_true = False
         made = plan(self._held, change, complete=complete)
         self._datapath.maps.apply(made.writes)
@@ -301,17 +330,20 @@ class Loop:
         now = self._clock()
         waited = now - (self._changed_since if self._changed_since is not None else started)
         self._changed_since = None
+        took = now - started
         self._facts.applied(
             now,
             services=len(change.service_ports),
             endpoints=self._triggers.changes,
-            duration=now - started,
+            duration=took,
             waited=waited,
             writes=len(done.writes),
             full=full,
             latencies=self._triggers.take(time.time()),
         )
-        log.debug("%d writes in %.1f ms, %.1f ms after the change", len(done.writes), (now - started) * 1e3, waited * 1e3)
+        log.debug(
+            "%d writes in %.1f ms, %.1f ms after the change", len(done.writes), took * 1e3, waited * 1e3
+        )
 
     def _may_attach(self) -> bool:
         """New maps are attached once they are filled; reused ones serve already."""

@@ -86,7 +86,8 @@ def _connection(data: bytes, offset: int) -> Connection | None:
     socket: tuple[Any, ...] = CONNECTION.unpack(data, offset)
     cookie, netns, family, state, protocol, source, peer, source_port, peer_port, _pad, record = socket
     origin: tuple[Any, ...] = ORIGIN.unpack(record)
-    frontend, backend, frontend_port, backend_port, *ids, _protocol, _family, _pad, since = origin
+    frontend, backend, frontend_port, backend_port = origin[:4]
+    service_port, incarnation, backend_id, backend_incarnation = origin[4:8]
     if (peer, peer_port) != (backend, backend_port):
         return None  # it went elsewhere since: connect(AF_UNSPEC) runs no hook
     return Connection(
@@ -101,6 +102,9 @@ def _connection(data: bytes, offset: int) -> Connection | None:
         peer_port,
         frontend,
         frontend_port,
-        *ids,
-        since=since,
+        service_port,
+        incarnation,
+        backend_id,
+        backend_incarnation,
+        origin[-1],
     )

@@ -1,0 +1,186 @@
+"""Ends sockets that would talk into a backend that is gone.
+
+A connected UDP socket runs no hook when it sends, so a resolver would ask a dead pod for ever. The reaper's
+thread lists the translated sockets, asks the loop about the backends they have, and ends those that the
+loop gives up. Unconnected UDP sockets choose anew by themselves and are never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pyagent.agent.facts import Facts
+from pyagent.datapath.held import HeldState
+from pyagent.desired.snapshot import Snapshot
+from pyagent.desired.stale_endpoints import Fate, fate
+from pyagent.kernel.connections import Connection, connections, load
+from pyagent.kernel.map_set import MapSet
+from pyagent.kernel.stale_sockets import destroy
+from pyagent.model.address import Protocol, family_of, format_endpoint
+from pyagent.model.failures import KubesockError
+
+log = logging.getLogger(__name__)
+PASS_SECONDS = 0.25
+"""At most one walk over the sockets in this time."""
+
+
+class UsedBackend(NamedTuple):
+    """A backend that sockets are connected to, as their records name it."""
+
+    service_port: int
+    service_port_incarnation: int
+    backend_id: int
+    backend_incarnation: int
+    address: bytes
+    port: int
+
+
+class BackendsUsed(msgspec.Struct, frozen=True):
+    """The reaper asks the loop: which of these are to be given up?"""
+
+    backends: frozenset[UsedBackend]
+
+
+class Judge:
+    """Decides about backends; used by the loop's thread only.
+
+    Args:
+        grace: seconds that sockets stay on a backend that is merely not ready (`--udp-grace`).
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._unready_since: dict[UsedBackend, float] = {}
+
+    def judge(
+        self, used: frozenset[UsedBackend], held: HeldState, snapshot: Snapshot, now: float
+    ) -> tuple[frozenset[UsedBackend], float | None]:
+        """Those to give up, and when to ask again for the sake of a grace that runs (None: no need)."""
+        doomed = set()
+        waiting: dict[UsedBackend, float] = {}
+        for backend in used:
+            found = self._fate(backend, held, snapshot)
+            if found is Fate.GONE:
+                doomed.add(backend)
+            elif found is Fate.UNREADY:
+                since = self._unready_since.get(backend, now)
+                if now - since >= self._grace and self._another_is_eligible(backend, held):
+                    doomed.add(backend)
+                else:
+                    waiting[backend] = since
+        self._unready_since = waiting
+        return frozenset(doomed), min(waiting.values()) + self._grace if waiting else None
+
+    def _fate(self, backend: UsedBackend, held: HeldState, snapshot: Snapshot) -> Fate:
+        key = held.service_port_keys.get(backend.service_port)
+        if key is None or held.service_ports[key].incarnation != backend.service_port_incarnation:
+            return Fate.GONE
+        words = held.backend_words(key)
+        if words.get((backend.address, backend.port)) == (backend.backend_id, backend.backend_incarnation):
+            return Fate.SERVES
+        return fate(snapshot.slices_of((key.namespace, key.name)), key, backend.address, backend.port)
+
+    @staticmethod
+    def _another_is_eligible(backend: UsedBackend, held: HeldState) -> bool:
+        key = held.service_port_keys.get(backend.service_port)
+        return key is not None and bool(held.backend_words(key))
+
+
+class Reaper:
+    """The thread that walks over sockets and ends them."""
+
+    def __init__(
+        self,
+        maps: MapSet,
+        staging: Path,
+        facts: Facts,
+        ask: Callable[[BackendsUsed], None],
+        protocols: frozenset[Protocol],
+    ) -> None:
+        """
+        Args:
+            ask: hands a question to the loop, which answers by `answer`.
+            protocols: whose sockets may be ended: UDP, and TCP with --terminate-tcp.
+        """
+        self._maps = maps
+        self._staging = staging
+        self._facts = facts
+        self._ask = ask
+        self._protocols = protocols
+        self._wake = threading.Event()
+        self._stopping = False
+        self._doomed: frozenset[UsedBackend] = frozenset()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="stale-sockets", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout=2)
+
+    def look(self) -> None:
+        """Backends have changed: walk over the sockets soon."""
+        self._wake.set()
+
+    def answer(self, doomed: frozenset[UsedBackend]) -> None:
+        """What the loop gives up."""
+        if doomed:
+            with self._lock:
+                self._doomed |= doomed
+            self._wake.set()
+
+    def _run(self) -> None:
+        try:
+            link = load(self._maps, self._staging)
+        except KubesockError as error:
+            log.warning("stale UDP sockets are not ended: %s", error)
+            return
+        while not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+            if self._stopping:
+                return
+            self._walk(link)
+            time.sleep(PASS_SECONDS)
+
+    def _walk(self, link: int) -> None:
+        with self._lock:
+            doomed, self._doomed = self._doomed, frozenset()
+        used, found = set(), []
+        for one in connections(link):
+            if one.protocol not in self._protocols:
+                continue
+            backend = UsedBackend(*one[11:15], one.peer, one.peer_port)
+            if backend in doomed:
+                found.append(one)
+            else:
+                used.add(backend)
+        if found:
+            self._end(found)
+        if used:
+            self._ask(BackendsUsed(frozenset(used)))
+
+    def _end(self, found: list[Connection]) -> None:
+        started = time.monotonic()
+        result = destroy(found)
+        families = Counter(family_of(one.frontend) for one in result.destroyed)
+        self._facts.sockets_destroyed(families, time.monotonic() - started)
+        for one in result.destroyed:
+            log.info(
+                "ended a socket on a backend that is gone: dialled %s, backend %s",
+                format_endpoint(one.frontend, one.frontend_port),
+                format_endpoint(one.peer, one.peer_port),
+            )
+        for one, reason in result.refused:
+            log.warning("a socket stays on %s: %s", format_endpoint(one.peer, one.peer_port), reason)
