@@ -19,7 +19,8 @@ from pyagent.datapath.encoded import (
 )
 from pyagent.datapath.held import HeldState
 from pyagent.datapath.layout import BACKEND, NameKind
-from pyagent.datapath.service_port_plan import Full, node_identifier, put_name
+from pyagent.datapath.naming import node_identifier, put_name
+from pyagent.datapath.places import Full
 from pyagent.datapath.writes import Store, Write
 from pyagent.model.address import Network
 from pyagent.model.service import AddressRule
@@ -50,7 +51,7 @@ def forget_nodes(held: HeldState, draft: Draft, wanted: Mapping[str, str]) -> No
     nodes = memoryview(held.backends).cast("I")[BACKEND.offsets["node"] // 4 :: stride]
     for port in held.service_ports.values():
         for key, set_id in zip(port.set_keys, port.set_ids, strict=True):
-            mentioned.update(nodes[i] for i in held.members(set_id))
+            mentioned.update(nodes[word >> 32] for word in held.slot_words(set_id))
             if key.node:
                 mentioned.add(held.nodes.get(key.node, 0))
     for name in [n for n, i in held.nodes.items() if n not in wanted and i not in mentioned]:

@@ -174,20 +174,21 @@ class HeldState:
         first, count, _ = split_set_word(self.sets[set_id])
         return first, count
 
-    def members(self, set_id: int) -> list[int]:
-        """The backend ids of a held set, in slot order."""
+    def slot_words(self, set_id: int) -> list[int]:
+        """The words of a held set's backends (id << 32 | incarnation), in slot order."""
         first, count = self.block(set_id)
         start = first + BLOCK_HEADER_WORDS
-        return [word >> 32 for word in self.slots[start : start + count]]
+        return self.slots[start : start + count].tolist()
 
     def identities(self, port: HeldServicePort) -> dict[bytes, int]:
-        """Address and port (IDENTITY_BYTES bytes) of each backend of a service port -> its id."""
+        """Address and port (IDENTITY_BYTES bytes) of each backend of a service port -> its slot word."""
         backends, size = self.backends, BACKEND.size
-        return {
-            bytes(backends[i * size : i * size + IDENTITY_BYTES]): i
-            for set_id in port.set_ids
-            for i in self.members(set_id)
-        }
+        found: dict[bytes, int] = {}
+        for set_id in port.set_ids:
+            for word in self.slot_words(set_id):
+                at = (word >> 32) * size
+                found[bytes(backends[at : at + IDENTITY_BYTES])] = word
+        return found
 
     def backend_words(self, key: ServicePortKey) -> dict[tuple[bytes, int], tuple[int, int]]:
         """(address, port) of each backend of a service port -> (id, incarnation)."""
@@ -195,8 +196,8 @@ class HeldState:
         if port is None:
             return {}
         return {
-            (identity[:16], int.from_bytes(identity[16:], "big")): (i, self.backend_incarnation(i))
-            for identity, i in self.identities(port).items()
+            (identity[:16], int.from_bytes(identity[16:], "big")): split_pair_word(word)
+            for identity, word in self.identities(port).items()
         }
 
     def backend_incarnation(self, backend_id: int) -> int:

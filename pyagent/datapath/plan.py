@@ -10,6 +10,8 @@ address that at the same time becomes, or stops being, an address of a node.
 
 from __future__ import annotations
 
+from array import array
+
 from pyagent.datapath.address_plan import (
     forget_names,
     forget_nodes,
@@ -23,7 +25,8 @@ from pyagent.datapath.encoded import PROBE_SET
 from pyagent.datapath.frontend_plan import FrontendPlan, frontend_targets, joins_of, reserved_room
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.layout import BLOCK_HEADER_WORDS, header_word, loopback_word, pair_word
-from pyagent.datapath.service_port_plan import Full, plan_service_port, remove_service_port
+from pyagent.datapath.places import Full
+from pyagent.datapath.service_port_plan import plan_service_port, remove_service_port
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import DesiredChange, ServicePort, ServicePortKey, View
 
@@ -138,7 +141,7 @@ def _plan_service_ports(
 def _write_probe_set(held: HeldState, draft: Draft) -> None:
     if tuple(held.slots[:BLOCK_HEADER_WORDS]) != PROBE_BLOCK:
         for slot, word in enumerate(PROBE_BLOCK):
-            held.slots[slot : slot + 1] = held.slots.__class__("Q", [word])
+            held.slots[slot : slot + 1] = array("Q", [word])
         draft.new_blocks.append((0, BLOCK_HEADER_WORDS))
     if len(held.sets) > PROBE_SET and held.sets[PROBE_SET]:
         held.sets[PROBE_SET] = 0

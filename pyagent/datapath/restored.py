@@ -81,6 +81,8 @@ class _Claims:
         self.taken[:probe_block] = b"\1" * probe_block
         self.living: set[int] = set()
         self.claimed: set[int] = set()
+        self.sets = memoryview(held.sets).cast("B")
+        self.slots = memoryview(held.slots).cast("B")
         self.set_keys: set[tuple[int, SetKey]] = set()
         self.identities: dict[int, dict[bytes, int]] = {}  # of service ports with several sets
 
@@ -102,7 +104,7 @@ class _Claims:
     def _claim(self, set_id: int) -> None:
         """Take a set as held if all about it is consistent."""
         held = self.held
-        decoded = decode_set(memoryview(held.sets), memoryview(held.slots), set_id)
+        decoded = decode_set(self.sets, self.slots, set_id)
         if decoded is None:
             return
         key = self._set_key(decoded)
@@ -156,9 +158,9 @@ class _Claims:
             if not (0 < i < opened and incarnation and incarnations[i] == incarnation and owners[i] == owner):
                 return False
             identity = bytes(backends[i * size : i * size + IDENTITY_BYTES])
-            if identity in own or known.get(identity, i) != i:
+            if identity in own or known.get(identity, word) != word:
                 return False
-            own[identity] = i
+            own[identity] = word
         if port.set_ids:
             known.update(own)
         return True
@@ -229,14 +231,14 @@ def _take_arrays(held: HeldState, raw: RawMaps) -> None:
     held.slots = _words(raw.slots, c.slots)
     # the last block may end in zeros
     reach(held.slots, min(len(held.slots) + BLOCK_HEADER_WORDS, c.slots))
-    backends = bytes(raw.backends[: c.backends * BACKEND.size]).rstrip(b"\0")
+    backends = bytes(memoryview(raw.backends).cast("B")[: c.backends * BACKEND.size]).rstrip(b"\0")
     used = -(-len(backends) // BACKEND.size) * BACKEND.size
     held.backends = bytearray(backends.ljust(used, b"\0"))
     held.config = bytearray(bytes(raw.config[: CONFIG.size]).ljust(CONFIG.size, b"\0"))
 
 
 def _words(raw: Buffer, capacity: int) -> array[int]:
-    data = bytes(raw[: capacity * 8]).rstrip(b"\0")
+    data = bytes(memoryview(raw).cast("B")[: capacity * 8]).rstrip(b"\0")
     words = array("Q")
     words.frombytes(data.ljust(-(-len(data) // 8) * 8, b"\0"))
     return words
