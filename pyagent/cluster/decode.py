@@ -210,8 +210,16 @@ def decode_list(kind: Kind, body: bytes | bytearray) -> ListPage:
     return ListPage(objects, page.metadata.resource_version, page.metadata.continue_, tuple(problems))
 
 
-def decode_object(kind: str, raw: bytes | bytearray | memoryview | msgspec.Raw) -> KubeObject | Problem:
-    """One object as a struct, or why it cannot be used."""
+def decode_object(
+    kind: str, raw: bytes | bytearray | memoryview | msgspec.Raw, default_namespace: str = ""
+) -> KubeObject | Problem:
+    """One object as a struct, or why it cannot be used.
+
+    Args:
+        kind: a key of `STRUCT_OF`.
+        raw: its JSON text.
+        default_namespace: for objects of a namespaced kind that name none.
+    """
     if memoryview(raw).nbytes > MAX_OBJECT_BYTES:
         return _problem_of(kind, raw, "", f"larger than {MAX_OBJECT_BYTES >> 20} MiB")
     try:
@@ -219,12 +227,17 @@ def decode_object(kind: str, raw: bytes | bytearray | memoryview | msgspec.Raw) 
         if head.api_version and head.api_version not in API_VERSIONS[kind]:
             wanted = " or ".join(sorted(API_VERSIONS[kind]))
             reason = f"version {sanitized(head.api_version)} is not supported, use {wanted}"
-            return _problem_of(kind, raw, "apiVersion", reason)
+            return _problem_of(kind, raw, "apiVersion", reason, default_namespace)
         if head.kind and head.kind != kind:
-            return _problem_of(kind, raw, "kind", f"expected {kind}, got {sanitized(head.kind)}")
+            return _problem_of(
+                kind, raw, "kind", f"expected {kind}, got {sanitized(head.kind)}", default_namespace
+            )
         decoded = _OBJECT_DECODER[kind].decode(raw)
     except UNREADABLE as error:
-        return _problem_of(kind, raw, *field_and_reason(error))
+        return _problem_of(kind, raw, *field_and_reason(error), default_namespace)
+    if default_namespace and not decoded.metadata.namespace and kind not in CLUSTER_SCOPED:
+        metadata = msgspec.structs.replace(decoded.metadata, namespace=default_namespace)
+        decoded = msgspec.structs.replace(decoded, metadata=metadata)
     return identity_problem(kind, decoded.metadata) or share_strings(decoded)
 
 
@@ -309,10 +322,15 @@ def _loose_identity(raw: bytes | bytearray | memoryview | msgspec.Raw) -> _Ident
 
 
 def _problem_of(
-    kind: str, raw: bytes | bytearray | memoryview | msgspec.Raw, field: str, reason: str
+    kind: str,
+    raw: bytes | bytearray | memoryview | msgspec.Raw,
+    field: str,
+    reason: str,
+    default_namespace: str = "",
 ) -> Problem:
     identity = _loose_identity(raw)
-    return Problem(kind, _printable(identity.namespace), _printable(identity.name), field, reason)
+    namespace = "" if kind in CLUSTER_SCOPED else identity.namespace or default_namespace
+    return Problem(kind, _printable(namespace), _printable(identity.name), field, reason)
 
 
 def _printable(text: str, limit: int = 160) -> str:
