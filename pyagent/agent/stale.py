@@ -116,7 +116,7 @@ class Reaper:
         self._ask = ask
         self._protocols = protocols
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._doomed: frozenset[UsedBackend] = frozenset()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="stale-sockets", daemon=True)
@@ -125,7 +125,7 @@ class Reaper:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
         self._thread.join(timeout=2)
 
@@ -146,10 +146,10 @@ class Reaper:
         except KubesockError as error:
             log.warning("stale UDP sockets are not ended: %s", error)
             return
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._wake.wait()
             self._wake.clear()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             self._walk(link)
             time.sleep(PASS_SECONDS)
