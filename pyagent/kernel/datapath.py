@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import time
@@ -29,10 +28,10 @@ from pyagent.kernel.links import (
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
+from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.failures import LayoutMismatch, PinsMissing
 
 LINKS, STAGING = "links", "staging"
-SO_NETNS_COOKIE = 71
 
 
 class Opened(NamedTuple):
@@ -142,7 +141,7 @@ class Datapath:
         offsets = CONFIG.offsets
         self.maps.apply(
             [
-                Store("config", offsets["node_netns"], struct.pack("=Q", own_netns_cookie())),
+                Store("config", offsets["node_netns"], struct.pack("=Q", netns_cookie())),
                 Store("config", offsets["features"], struct.pack("=I", features)),
             ]
         )
@@ -199,15 +198,6 @@ class Datapath:
         self.grace.close()
         self.maps.close()
         self._lock.close()
-
-
-def own_netns_cookie() -> int:
-    """The cookie of this process's network namespace (SO_NETNS_COOKIE, Linux 5.14); 0 where unknown."""
-    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as made:
-        try:
-            return int(struct.unpack("=Q", made.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
-        except OSError:
-            return 0
 
 
 def cleanup(bpffs: Path) -> list[str]:

@@ -33,7 +33,7 @@ class InterfaceAddress(NamedTuple):
 
 def node_addresses() -> frozenset[InterfaceAddress]:
     """All usable addresses of the caller's network namespace; link-local and tentative ones are left out."""
-    with _netlink(0) as query:
+    with open_netlink(0) as query:
         request = _HEADER.pack(_HEADER.size + _IFADDR.size, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
         query.send(request + bytes(_IFADDR.size))
         found: set[InterfaceAddress] = set()
@@ -50,7 +50,8 @@ def node_addresses() -> frozenset[InterfaceAddress]:
                         found.add(address)
 
 
-def _netlink(groups: int) -> socket.socket:
+def open_netlink(groups: int) -> socket.socket:
+    """A route netlink socket of the caller's network namespace that hears of `groups`."""
     made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     made.bind((0, groups))
     return made
@@ -93,7 +94,7 @@ class AddressWatch:
 
     def __init__(self, changed: Callable[[frozenset[InterfaceAddress]], None]) -> None:
         self._changed = changed
-        self._events = _netlink(GROUPS)
+        self._events = open_netlink(GROUPS)
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._follow, name="node-addresses", daemon=True)
 

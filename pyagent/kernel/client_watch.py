@@ -1,0 +1,186 @@
+"""Which addresses the network namespaces in /run/netns have, followed as they come, change and go.
+
+Source ranges are about client addresses, but a socket that is not bound shows none in connect(): what
+it will get is the address of its namespace. A container runtime makes the namespace and its addresses
+before it starts the pod's first process, so the map is filled by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import inotify_simple
+
+from pyagent.kernel.network_namespaces import RUN_NETNS, inside, named, of_processes
+from pyagent.kernel.node_addresses import GROUPS, RECEIVE, node_addresses, open_netlink
+from pyagent.kernel.sockets import netns_cookie
+from pyagent.model.address import Family, family_of, is_loopback
+from pyagent.model.failures import KernelRefused
+
+log = logging.getLogger(__name__)
+NO_ADDRESS = bytes(16)
+RETRY_SECONDS = 0.005
+RETRIES = 40
+"""A new file in /run/netns becomes a namespace when it is mounted over, a moment later."""
+
+
+class ClientAddresses(NamedTuple):
+    """Of one network namespace; NO_ADDRESS where it has none of that family."""
+
+    ipv4: bytes
+    ipv6: bytes
+
+
+class _Followed(NamedTuple):
+    cookie: int
+    changes: socket.socket
+
+
+def addresses_here() -> ClientAddresses:
+    """Of the caller's network namespace; of several the lowest, loopback left out."""
+    usable = sorted(a.address for a in node_addresses() if not is_loopback(a.address))
+    first = {family: next((a for a in usable if family_of(a) is family), NO_ADDRESS) for family in Family}
+    return ClientAddresses(first[Family.IPV4], first[Family.IPV6])
+
+
+class ClientWatch:
+    """The thread that follows them.
+
+    Args:
+        changed: called with all namespaces, cookie -> addresses, after each change.
+    """
+
+    def __init__(self, changed: Callable[[Mapping[int, ClientAddresses]], None]) -> None:
+        self._changed = changed
+        self._known: dict[int, ClientAddresses] = {}
+        self._followed: dict[Path, _Followed] = {}
+        self._pending: dict[Path, int] = {}
+        self._wake, self._woken = socket.socketpair()
+        self._stopping = threading.Event()
+        self._unknown: set[int] = set()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._wake.send(b"x")
+        self._thread.join(timeout=2)
+
+    def find(self, cookie: int) -> None:
+        """A socket of this namespace was refused because nobody knows its address: look for it now."""
+        with self._lock:
+            self._unknown.add(cookie)
+        self._wake.send(b"x")
+
+    def _run(self) -> None:
+        with contextlib.closing(inotify_simple.INotify(nonblocking=True)) as files:
+            self._files = files
+            self._watched = False
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._woken, selectors.EVENT_READ, None)
+            self._selector.register(files.fileno(), selectors.EVENT_READ, None)
+            self._rescan()
+            while not self._stopping.is_set():
+                ready = self._selector.select(RETRY_SECONDS if self._pending else 1.0)
+                self._handle([key.data for key, _events in ready if key.data is not None])
+
+    def _handle(self, changed_in: list[Path]) -> None:
+        if select_has_data(self._woken):
+            self._woken.recv(4096)
+            self._find_unknown()
+        if not self._watched or self._files.read(timeout=0):
+            self._rescan()
+        for path in [*self._pending, *changed_in]:
+            self._refresh(path)
+
+    def _rescan(self) -> None:
+        if not self._watched and RUN_NETNS.is_dir():
+            flags = inotify_simple.flags
+            mask = flags.CREATE | flags.DELETE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE_SELF
+            self._files.add_watch(str(RUN_NETNS), mask)
+            self._watched = True
+        there = set(named())
+        for path in self._followed.keys() - there:
+            self._forget(path)
+        for path in there - self._followed.keys():
+            self._pending.setdefault(path, 0)
+            self._refresh(path)
+
+    def _forget(self, path: Path) -> None:
+        # An open socket would keep the namespace alive after its pod.
+        gone = self._followed.pop(path)
+        self._selector.unregister(gone.changes)
+        gone.changes.close()
+        if self._known.pop(gone.cookie, None) is not None:
+            self._changed(dict(self._known))
+
+    def _refresh(self, path: Path) -> None:
+        try:
+            if path not in self._followed:
+                self._follow(path)
+            followed = self._followed[path]
+            with contextlib.suppress(OSError):  # nothing waits, or some were lost: what follows reads all
+                followed.changes.recv(RECEIVE, socket.MSG_DONTWAIT)
+            self._learn(followed.cookie, inside(path, addresses_here))
+        except (OSError, KernelRefused) as error:
+            self._later(path, error)
+
+    def _follow(self, path: Path) -> None:
+        cookie, changes = inside(path, lambda: (netns_cookie(), open_netlink(GROUPS)))
+        self._followed[path] = _Followed(cookie, changes)
+        self._selector.register(changes, selectors.EVENT_READ, path)
+        self._pending.pop(path, None)
+
+    def _later(self, path: Path, error: Exception) -> None:
+        tries = self._pending.get(path, 0) + 1
+        if path in self._followed:
+            self._forget(path)
+        if tries <= RETRIES and path.exists():
+            self._pending[path] = tries
+            return
+        self._pending.pop(path, None)
+        if path.exists():
+            log.warning("addresses of %s are not known: %s", path, error)
+
+    def _learn(self, cookie: int, addresses: ClientAddresses) -> None:
+        if self._known.get(cookie) != addresses:
+            self._known[cookie] = addresses
+            self._changed(dict(self._known))
+
+    def _find_unknown(self) -> None:
+        """Look among the processes' namespaces for those that are not in /run/netns."""
+        with self._lock:
+            wanted, self._unknown = self._unknown, set()
+        wanted -= self._known.keys()
+        seen: set[int] = set()
+        until = time.monotonic() + 1.0
+        for path in of_processes() if wanted else ():
+            with contextlib.suppress(OSError, KernelRefused):  # gone meanwhile, or not ours to enter
+                inode = path.stat().st_ino
+                if inode in seen:
+                    continue
+                seen.add(inode)
+                cookie, addresses = inside(path, lambda: (netns_cookie(), addresses_here()))
+                if cookie in wanted:
+                    self._learn(cookie, addresses)
+                    wanted.discard(cookie)
+            if not wanted or time.monotonic() > until:
+                return
+
+
+def select_has_data(one: socket.socket) -> bool:
+    """Whether a read would not wait."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(one, selectors.EVENT_READ)
+        return bool(selector.select(0))
