@@ -59,3 +59,10 @@ class Histogram:
         twin._counts = self._counts.copy()
         twin.sum = self.sum
         return twin
+
+    def merged(self, other: Histogram) -> Histogram:
+        """What both observed together; their bounds must be the same."""
+        both = self.copy()
+        both._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]
+        both.sum += other.sum
+        return both
