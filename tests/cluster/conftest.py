@@ -26,11 +26,11 @@ def server() -> Iterator[ApiServer]:
         yield running
 
 
-def credentials_of(server: ApiServer, **changes: Any) -> Credentials:
+def credentials_of(api: ApiServer, /, **changes: Any) -> Credentials:
     fields: dict[str, Any] = {
-        "server": f"https://{server.address}",
-        "authorization": f"Bearer {server.token}",
-        "ca": server.ca_pem,
+        "server": f"https://{api.address}",
+        "authorization": f"Bearer {api.token}",
+        "ca": api.ca_pem,
     }
     return Credentials(**(fields | changes))
 
