@@ -96,7 +96,7 @@ class HttpServer:
     def stop(self) -> None:
         """Close every socket. Responses under way are cut."""
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        self._rouse()
         if self._thread.ident is None:
             self._shut()
         else:
@@ -138,7 +138,7 @@ class HttpServer:
             with self._lock:
                 due = time.monotonic() + self._retry_seconds
                 self._waiting.append(Waiting(bind, handler, what, due))
-            os.eventfd_write(self._wake, 1)
+            self._rouse()
             return False
         return True
 
@@ -151,14 +151,22 @@ class HttpServer:
                 self._sweep(time.monotonic())
         self._shut()
 
+    def _rouse(self) -> None:
+        with self._lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
     def _shut(self) -> None:
         with self._lock:
+            if self._wake < 0:
+                return
             for open_socket in (*self._listeners, *self._connections):
                 open_socket.close()
             self._listeners.clear()
             self._connections.clear()
             self._selector.close()
             os.close(self._wake)
+            self._wake = -1
 
     def _patience(self) -> float | None:
         with self._lock:
