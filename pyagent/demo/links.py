@@ -16,6 +16,7 @@ from pyroute2 import IPRoute
 from pyagent.demo.syscalls import enter_network
 
 BRIDGE = "cni0"
+BRIDGE_ADDRESS = "02:00:0a:f4:00:01"
 POD_INTERFACE = "eth0"
 IFA_F_NODAD = 0x02
 
@@ -34,7 +35,9 @@ def make_bridge(node: Path, addresses: Iterable[str]) -> None:
     enter_network(node)
     with IPRoute() as netlink:
         _loopback_up(netlink)
-        netlink.link("add", ifname=BRIDGE, kind="bridge", br_mcast_snooping=0)
+        # Without an address of its own a bridge takes its ports' lowest one, and changes it as pods come and
+        # go: whoever has the old one in its neighbour table waits for seconds.
+        netlink.link("add", ifname=BRIDGE, kind="bridge", address=BRIDGE_ADDRESS, br_mcast_snooping=0)
         _set_up(netlink, BRIDGE, addresses, ())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
@@ -63,6 +64,8 @@ def run_demo(options: Options) -> int:
     except KubesockError as error:
         console.print(f"kubesock demo: {error}", markup=False, soft_wrap=True)
         return EXIT_FAILED
+    for text, times in complaints.items():  # again, since a live table has no room for many
+        console.print(f"{times} x WRONG {text}", markup=False, soft_wrap=True)
     if left := _traces(sandbox):
         console.print(f"not removed: {', '.join(left)}", soft_wrap=True)
         return EXIT_FAILED
@@ -93,8 +96,8 @@ def told_missing(console: Console) -> bool:
     return bool(missing)
 
 
-def _show(sandbox: Sandbox, screen: Screen, options: Options) -> int:
-    """Everything between the first namespace and the last word. Returns how many things were wrong."""
+def _show(sandbox: Sandbox, screen: Screen, options: Options) -> Counter[str]:
+    """Everything between the first namespace and the last word. Returns what was wrong, and how often."""
     started = time.monotonic()
     manifests = sandbox.folder / "manifests"
     manifests.mkdir()
@@ -113,9 +116,9 @@ def _show(sandbox: Sandbox, screen: Screen, options: Options) -> int:
                 _keep(story, sandbox, screen)
             story.run_without_agent()
             _clean_up_with_kubesock(agent, story, screen)
-            wrong = story.tally.complaints.total()
-            screen.step(f"{story.tally.dials} dials answered right, {wrong} wrong")
-    return wrong
+            complaints = story.tally.complaints
+            screen.step(f"{story.tally.dials} dials answered right, {complaints.total()} wrong")
+    return complaints
 
 
 def _start_agent(sandbox: Sandbox, cluster: DemoCluster, screen: Screen) -> Agent:

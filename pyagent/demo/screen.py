@@ -12,7 +12,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-REMEMBERED = 8  # messages below the live table
+REMEMBERED = 8  # messages below the live table, if the terminal has room for them
+FRAME_LINES = 5  # the title, the table's head, room for the prompt
 
 
 class BackendCell(NamedTuple):
@@ -112,7 +113,9 @@ class LiveScreen(Screen):
         self._draw()
 
     def _draw(self) -> None:
-        self._live.update(Group(Rule(self._title), _table(self._rows), *self._messages), refresh=True)
+        room = max(1, self.console.height - len(self._rows) - FRAME_LINES)
+        messages = self._messages[-room:]
+        self._live.update(Group(Rule(self._title), _table(self._rows), *messages), refresh=True)
 
 
 def short(pod: str) -> str:
@@ -121,7 +124,7 @@ def short(pod: str) -> str:
 
 
 def _line(row: Row) -> Text:
-    line = Text(f"   {row.service:<24} {row.protocol} {row.dialled:<24} {row.answers:>5} answers")
+    line = Text(f"   {row.service:<28} {row.protocol} {row.dialled:<22} {row.answers:>5} answers")
     if row.refused:
         line.append(f", {row.refused} refused", style="yellow")
     line.append("  ")
@@ -137,9 +140,12 @@ def _table(rows: Sequence[Row]) -> Table:
         table.add_column(column, no_wrap=True, justify="right")
     table.add_column("BACKENDS: pod, times the kernel chose it", ratio=1)
     for row in rows:
-        refused = Text(str(row.refused), style="yellow" if row.refused else "dim")
-        table.add_row(
-            row.service, f"{row.protocol} {row.dialled}", str(row.answers), refused, _cells(row.backends)
+        table.add_row(  # Text, since in plain strings rich takes [fd44::1] for markup
+            Text(row.service),
+            Text(f"{row.protocol} {row.dialled}"),
+            Text(str(row.answers)),
+            Text(str(row.refused), style="yellow" if row.refused else "dim"),
+            _cells(row.backends),
         )
     return table
 

@@ -28,6 +28,7 @@ class Tally:
         self.refused: Counter[Target] = Counter()
         self.endpoints: dict[tuple[Target, str], str] = {}
         self.complaints: Counter[str] = Counter()
+        self._interrupted: set[tuple[Target, str]] = set()  # whose count in the kernel began anew
         for target in self.states:
             self._remember_endpoints(target)
 
@@ -38,7 +39,9 @@ class Tally:
     def begin_change(self, targets: Collection[Target]) -> None:
         """The objects have changed; from now on the old and the new state are both right."""
         for target in targets:
-            self.states[target] = [self.states[target][-1], self.objects.backends(target)]
+            old, new = self.states[target][-1], self.objects.backends(target)
+            self.states[target] = [old, new]
+            self._interrupted.update((target, pod) for pod in old if pod not in new)
             self._remember_endpoints(target)
 
     def end_change(self, targets: Collection[Target]) -> None:
@@ -84,7 +87,8 @@ class Tally:
             f"{target}: the kernel chose {pod} {count} times, clients got {answers} answers from it"
             for target, counter in self.answers.items()
             for pod, answers in counter.items()
-            if (count := chosen.get(key_of(target, self.endpoints[target, pod]))) is not None
+            if (target, pod) not in self._interrupted
+            and (count := chosen.get(key_of(target, self.endpoints[target, pod]))) is not None
             and count != answers
         ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from pyagent.demo.sandbox import Sandbox, remove_leftovers
 pytestmark = pytest.mark.kernel
 
 KIND = "selftest"
+SIOCGIFHWADDR = 0x8927
 
 
 @pytest.fixture
@@ -188,3 +191,22 @@ def test_pods_reach_each_other_and_nothing_else(made: Sandbox) -> None:
         assert call(lambda address=address: dial(address), netns=pods[0]) == refused, address  # type: ignore[misc]
     for address in ("10.96.0.1", "fd44:10:96::1", "192.0.2.1", "2001:db8::1"):
         assert call(lambda address=address: dial(address), netns=pods[0]) == unreachable, address  # type: ignore[misc]
+
+
+def test_the_node_keeps_its_link_address_when_pods_come_and_go(made: Sandbox) -> None:
+    node = made.new_namespace("n")
+    namespaces.make_node(node, ["10.244.0.1/16"])
+
+    def link_address() -> str:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            request = fcntl.ioctl(sock, SIOCGIFHWADDR, struct.pack("256s", b"cni0"))
+        return request[18:24].hex(":")
+
+    seen = {call(link_address, netns=node)}
+    for number in range(2, 6):
+        pod = made.new_namespace(f"pod-{number}")
+        namespaces.attach_pods(node, [Attachment(f"veth{number}", pod, (f"10.244.1.{number}/16",))])
+        seen.add(call(link_address, netns=node))
+        if number % 2:
+            namespaces.remove(pod)
+    assert len(seen) == 1

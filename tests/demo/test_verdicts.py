@@ -114,5 +114,6 @@ def test_a_screen_shows_services_backends_counts_and_faults(tally: Tally, kind: 
         rows = tally.rows({key_of(target, endpoint): 4711})
         screen.refresh(rows)
         screen.summary(rows)
-    for text in ("A step", "WRONG this and that", "shop/checkout:http", target.dialled, pod[-5:], "4711"):
+    shown = [text for target in tally.states for text in (str(target), target.dialled)]
+    for text in ("A step", "WRONG this and that", pod[-5:], "4711", *shown):
         assert text in out.getvalue(), text
