@@ -6,7 +6,7 @@ from pyagent.datapath.decoded import decode_backend
 from pyagent.model.address import format_endpoint
 from pyagent.model.service import BackendStateBit
 from pyagent.view.live import LiveMaps, LiveSet, backend_columns, live_sets
-from pyagent.view.names import PortName, node_names, service_port_names, view_text
+from pyagent.view.names import PortName, is_service, node_names, service_port_names, view_text
 from pyagent.view.tables import Column, Row, Table
 
 BACKENDS_READ = frozenset({"sets", "slots", "backends", "names", "chosen"})
@@ -92,13 +92,7 @@ def state_text(state: int) -> str:
 
 def matches_service(port: PortName, wanted: str) -> bool:
     """Whether `wanted` means this service port: [NAMESPACE/]NAME[:PORT][/PROTOCOL]."""
-    parts = wanted.split("/")
-    if len(parts) > 1 and parts[-1].upper() == port.protocol:
-        parts.pop()
-    if len(parts) > 2 or (len(parts) == 2 and parts[0] != port.namespace):
-        return False
-    name, _, port_name = parts[-1].partition(":")
-    return name == port.name and (not port_name or port_name == port.port)
+    return is_service(wanted, port.namespace, port.name, port.port, port.protocol)
 
 
 BACKENDS = Table(

@@ -101,6 +101,17 @@ def node_label(node_id: int, nodes: Mapping[int, tuple[str, str]]) -> str:
     return nodes[node_id][0] if node_id in nodes else f"node-{node_id}"
 
 
+def is_service(wanted: str, namespace: str, name: str, port: str, protocol: str) -> bool:
+    """Whether `wanted`, [NAMESPACE/]NAME[:PORT][/PROTOCOL], means this service port."""
+    parts = wanted.split("/")
+    if len(parts) > 1 and parts[-1].upper() == protocol:
+        parts.pop()
+    if len(parts) > 2 or (len(parts) == 2 and parts[0] != namespace):
+        return False
+    wanted_name, _, wanted_port = parts[-1].partition(":")
+    return wanted_name == name and wanted_port in ("", port)
+
+
 def view_text(live_view: int, node_id: int, nodes: Mapping[int, tuple[str, str]]) -> str:
     """Which endpoints a set holds: `Cluster`, `Local`, or those of another node."""
     if live_view == View.NODE:

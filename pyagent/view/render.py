@@ -35,6 +35,11 @@ def shown_columns(table: Table, wide: bool, old: bool) -> list[Column]:
     return [*columns, Column("DATA", "old", lambda _: "old")] if old else columns
 
 
+def event_column(event: str) -> Column:
+    """What happened to the row, for tables that go on."""
+    return Column("EVENT", "event", lambda _: event)
+
+
 def table_text(
     columns: Sequence[Column],
     rows: Sequence[Row],

@@ -11,7 +11,7 @@ from pyagent.datapath.layout import FRONTEND_KEY, WORD, Scope
 from pyagent.model.address import format_endpoint
 from pyagent.model.service import BackendStateBit
 from pyagent.view.live import BackendColumns, LiveMaps, LiveSet, backend_columns, live_sets, words
-from pyagent.view.names import node_label, node_names, policy_text, service_port_names
+from pyagent.view.names import is_service, node_label, node_names, policy_text, service_port_names
 from pyagent.view.tables import Column, Row, Table
 
 SERVICES_READ = frozenset({"frontends", "sets", "slots", "backends", "names", "chosen", "refused"})
@@ -131,6 +131,11 @@ def _frontends_by_set(live: LiveMaps) -> dict[int, _Frontends]:
 def _add_node_port(entry: _Frontends, key: bytes, port: int, nodes: Mapping[int, tuple[str, str]]) -> None:
     label = node_label(NODE_PORT_ADDRESS.unpack(key)[1], nodes)
     (entry.own if label == "node" else entry.remote).append(f"{label}:{port}")
+
+
+def matches(row: Row, wanted: str) -> bool:
+    """Whether `wanted` means this row: [NAMESPACE/]NAME[:PORT][/PROTOCOL]."""
+    return is_service(wanted, row["namespace"], row["name"], row["port"], row["protocol"])
 
 
 def service_name(row: Row) -> str:
