@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
+import socketserver
 import subprocess
 import sys
 import textwrap
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from ssl import create_default_context
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -353,3 +357,52 @@ def test_a_server_that_dies_and_comes_back_is_followed_again(server: ApiServer, 
     server.up()
     recorder.wait_for_names({"web", "api"})
     assert len(recorder.of(Replaced)) == 1
+
+
+class ConnectProxy(socketserver.ThreadingTCPServer):
+    """Accepts CONNECT to anywhere on this machine, and remembers it."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    seen: ClassVar[list[str]] = []
+
+    class RequestHandlerClass(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            head = self.rfile.readline().decode()
+            while self.rfile.readline() not in (b"\r\n", b""):
+                continue
+            ConnectProxy.seen.append(head.split()[1])
+            host, port = parse_host_port(head.split()[1])
+            with socket.create_connection((host, port), timeout=5) as upstream:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=pump, args=(upstream, self.request), daemon=True)
+                back.start()
+                pump(self.request, upstream)
+                back.join(5)
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+def test_a_proxy_of_the_kubeconfig_is_used(server: ApiServer, connect: Connect, tmp_path: Path) -> None:
+    ConnectProxy.seen.clear()
+    with ConnectProxy(("127.0.0.1", 0), ConnectProxy.RequestHandlerClass) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+        path = server.kubeconfig(tmp_path / "config.yaml")
+        config = yaml.safe_load(path.read_text())
+        config["clusters"][0]["cluster"]["proxy-url"] = f"http://127.0.0.1:{proxy.server_address[1]}"
+        path.write_text(yaml.safe_dump(config))
+        assert connect(load_credentials(str(path))).get("/api/v1/nodes", 5).status == 200
+        assert ConnectProxy.seen == [server.address]
+        proxy.shutdown()
+
+
+def test_a_proxy_that_is_no_http_proxy_is_a_usage_error(server: ApiServer, connect: Connect) -> None:
+    with pytest.raises(UsageError, match="only http:// proxies"):
+        connect(credentials_of(server, proxy="socks5://127.0.0.1:1")).get("/api/v1/nodes", 5)
