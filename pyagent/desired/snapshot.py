@@ -10,7 +10,7 @@ import msgspec
 from pyagent.desired.endpoints import SliceEndpoints, read_slice
 from pyagent.desired.names import MAX_LABEL, MAX_NAME, is_name
 from pyagent.desired.nodes import NodeFacts, read_node
-from pyagent.desired.problems import Findings
+from pyagent.desired.problems import MAX_FINDINGS, Findings
 from pyagent.desired.service_addresses import ServiceRanges, read_service_cidr
 from pyagent.model.failures import sanitized
 from pyagent.model.kube_objects import (
@@ -18,6 +18,7 @@ from pyagent.model.kube_objects import (
     LABEL_HEADLESS,
     LABEL_SERVICE_NAME,
     LABEL_SERVICE_PROXY_NAME,
+    STRUCT_OF,
     EndpointSlice,
     Kind,
     KubeObject,
@@ -87,21 +88,16 @@ class Snapshot:
         """Take a whole list: what is not in it is gone.
 
         Args:
-            problems: what the source could not decode; each stands for one object that is absent.
+            problems: what the source could not decode; those objects are not in the list.
         """
-        listed = set()
+        listed: set[tuple[str, str]] = set()
         for obj in objects:
             listed.add((obj.metadata.namespace if kind not in CLUSTER_SCOPED else "", obj.metadata.name))
             self.put(kind, obj)
-        rejected = {(p.namespace, p.name or p.origin) for p in problems}
-        for namespace, name in self._names(kind) - (listed - rejected):
+        for namespace, name in self._names(kind) - listed:
             self.delete(kind, namespace, name)
-        by_object: dict[ObjectKey, list[Problem]] = {}
         for problem in problems:
-            key: ObjectKey = (kind, problem.namespace, problem.name or problem.origin)
-            by_object.setdefault(key, []).append(problem)
-        for key, found in by_object.items():
-            self._note(key, tuple(found))
+            self._reproach(problem)
 
     def put(self, kind: Kind, obj: KubeObject) -> None:
         """Take one object that was added or modified."""
@@ -122,7 +118,7 @@ class Snapshot:
         else:
             self._put_service_cidr(obj)
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str) -> None:
         """Forget one object; one that is unknown is none of our business."""
         self._note((kind, namespace, name), ())
         if kind == "Service":
@@ -133,13 +129,17 @@ class Snapshot:
         elif kind == "Node":
             if name != self.node_name and self._nodes.pop(name, None) is not None:
                 self._dirty.nodes.add(name)
-        elif self._service_cidrs.pop(name, None) is not None:
+        elif kind == "ServiceCIDR" and self._service_cidrs.pop(name, None) is not None:
             self._dirty.service_cidrs = True
 
-    def reject(self, kind: Kind, problem: Problem) -> None:
-        """An object could not be decoded: it counts as deleted, and the problem stands until it changes."""
-        self.delete(kind, problem.namespace, problem.name)
-        self._note((kind, problem.namespace, problem.name or problem.origin), (problem,))
+    def reject(self, kind: str, problem: Problem) -> None:
+        """An object could not be decoded: it counts as deleted, and the problem stands until it changes.
+
+        Of a kind that is none of ours (a file, say) there can be several problems; the latest are kept.
+        """
+        if kind in STRUCT_OF:
+            self.delete(kind, problem.namespace, problem.name)
+        self._reproach(problem)
 
     def take_dirty(self) -> Dirty:
         """What changed since the last call."""
@@ -147,8 +147,13 @@ class Snapshot:
         return dirty
 
     def everything(self) -> Dirty:
-        """All there is, as if it had just arrived: for a desired state made from scratch."""
-        return Dirty(dict.fromkeys(self._services), set(self._nodes), True, dict(self._problems))
+        """All there is, and what is marked now: brings a desired state of any age up to date."""
+        return Dirty(
+            dict.fromkeys(self._services) | self._dirty.services,
+            set(self._nodes) | self._dirty.nodes,
+            True,
+            self._dirty.problems | self._problems,
+        )
 
     def _put_service(self, name: ServiceName, service: Service) -> None:
         self._note(("Service", *name), ())
@@ -207,7 +212,14 @@ class Snapshot:
             self._service_cidrs[obj.metadata.name] = ranges
             self._dirty.service_cidrs = True
 
+    def _reproach(self, problem: Problem) -> None:
+        key = (problem.kind, problem.namespace, problem.name)
+        others = [known for known in self._problems.get(key, ()) if known != problem]
+        self._note(key, (*others, problem)[-MAX_FINDINGS:])
+
     def _note(self, key: ObjectKey, problems: tuple[Problem, ...]) -> None:
+        if not problems and not self._problems:
+            return
         if problems:
             self._problems[key] = problems
         elif self._problems.pop(key, None) is None:
