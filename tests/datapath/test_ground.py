@@ -11,7 +11,16 @@ import pytest
 
 from pyagent.demo import dns
 from pyagent.demo.echo import Listener, spawn_server
-from tests.datapath.ground import Manifests, SmallCluster, ask_tcp, ask_udp, service
+from pyagent.model.failures import KubesockError
+from tests.datapath.ground import (
+    Manifests,
+    SmallCluster,
+    StartAgent,
+    ask_tcp,
+    ask_udp,
+    endpoint_slice,
+    service,
+)
 from tests.datapath.ground.asking import tcp_reply_on
 from tests.datapath.ground.cluster import PORTS, SERVICE_NETWORK, InClient
 
@@ -140,3 +149,32 @@ def test_manifests_appear_and_go_whole(manifests: Manifests) -> None:
     assert [entry.name for entry in manifests.folder.iterdir()] == ["web.json"]
     manifests.remove("web")
     assert list(manifests.folder.iterdir()) == []
+
+
+def test_an_agent_becomes_ready_and_serves_what_the_manifests_say(
+    cluster: SmallCluster, in_client: InClient, manifests: Manifests, start_agent: StartAgent
+) -> None:
+    server = cluster.server("a")
+    manifests.write(
+        "web",
+        [
+            service("web", ["10.96.0.1"], [("http", 80, "TCP")]),
+            endpoint_slice("web", [server.ipv4], [("http", 8080, "TCP")]),
+        ],
+    )
+    agent = start_agent(manifests.folder)
+    reply = in_client(lambda: ask_tcp("10.96.0.1", 80))
+    assert (reply.pod, reply.peer, reply.server) == ("a", ("10.96.0.1", 80), (server.ipv4, 8080))
+    assert [row["backend"] for row in agent.rows("backends")] == [f"{server.ipv4}:8080"]
+    assert "translated" in agent.get("/metrics", metrics=True)[1]
+    assert agent.stop() == 0
+    assert in_client(lambda: ask_tcp("10.96.0.1", 80)).pod == "a", "programs serve without the agent"
+    assert agent.verb("cleanup")[0] == 0
+    assert not agent.bpffs.exists()
+
+
+def test_an_agent_that_does_not_start_is_told_with_its_log(
+    manifests: Manifests, start_agent: StartAgent
+) -> None:
+    with pytest.raises(KubesockError, match=r"ended with 2\n(.|\n)*no-such-flag"):
+        start_agent(manifests.folder, arguments=("--no-such-flag",))
