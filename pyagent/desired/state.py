@@ -71,11 +71,11 @@ class DesiredState:
             self._ledger.hold(source, problems)
         for name in dirty.services | dict.fromkeys(self._look_around(snapshot, dirty, change)):
             self._update_service(snapshot, name, change)
-        change.frontends, touched = self._claims.take_changes()
-        for dialled in touched:
+        change.frontends, contested = self._claims.take_changes()
+        for dialled in contested:
             self._ledger.hold(dialled, self._lost(dialled))
-        change.service_addresses, addresses = self._addresses.take_changes()
-        for address in addresses:
+        change.service_addresses, shared = self._addresses.take_changes()
+        for address in shared:
             self._ledger.hold(address, self._doubled(address))
         change.new_problems, change.cleared_problems = self._ledger.take_changes()
         return change
@@ -139,14 +139,14 @@ class DesiredState:
             )
         new_ports = {port.key: port for port in new.ports} if new else {}
         changed = {key: port for key, port in new_ports.items() if old_ports.get(key) is not port}
-        for key in old_ports.keys() - new_ports.keys():
-            change.service_ports[key] = None
+        change.service_ports.update({key: None for key in old_ports if key not in new_ports})
         for port in changed.values():
             self._report(port, change)
         anew = old is not None and new is not None and _ranks_differently(old, new)
         for key, port in old_ports.items():
             kept = () if anew or key not in new_ports else new_ports[key].frontends
             self._withdraw(port, kept)
+        change.services.add(name)
         if new:
             self._views[name] = new
         else:

@@ -12,8 +12,11 @@ from pyagent.model.failures import AgentRunning
 class BpffsLock:
     """Held until closed; not inherited by children."""
 
-    def __init__(self, folder: Path, holder: str = "") -> None:
+    def __init__(self, folder: Path, then: str = "") -> None:
         """Take the lock.
+
+        Args:
+            then: what to do once the holder is stopped, for the error.
 
         Raises:
             AgentRunning: somebody has it; names the process.
@@ -26,7 +29,7 @@ class BpffsLock:
             os.close(self._fd)
             raise AgentRunning(
                 f"{folder} belongs to a running agent{_holder(inode)}; stop it first"
-                f"{holder and f', then {holder}'}, or give another --bpffs"
+                f"{then and f', then {then}'}, or give another --bpffs"
             ) from None
 
     def close(self) -> None:

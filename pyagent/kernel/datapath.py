@@ -200,6 +200,20 @@ class Datapath:
         self._lock.close()
 
 
+def pins(bpffs: Path) -> list[Path]:
+    """Everything of ours below `bpffs`, in the order in which it must go."""
+    names = [LINKS, STAGING, CURRENT, "next", *sorted(p.name for p in bpffs.glob("v*-*"))]
+    found: list[Path] = []
+    for path in (bpffs / name for name in names):
+        if path.is_symlink():
+            found.append(path)
+        elif path.is_dir():
+            # Forward hooks go first: no call may be translated whose way back is gone.
+            found += sorted(path.iterdir(), key=lambda p: not p.name.startswith(("connect", "sendmsg")))
+            found.append(path)
+    return found
+
+
 def cleanup(bpffs: Path) -> list[str]:
     """Detach everything and remove every pin below `bpffs`, under its lock.
 
@@ -209,31 +223,19 @@ def cleanup(bpffs: Path) -> list[str]:
     Raises:
         AgentRunning: the agent must be stopped first.
     """
-    if not bpffs.exists():
+    if not bpffs.is_dir():
         return []
-    lock = BpffsLock(bpffs, holder="clean up")
-    removed = []
+    lock = BpffsLock(bpffs, then="clean up")
     try:
-        order = [LINKS, STAGING, CURRENT, "next", *(p.name for p in bpffs.glob("v*-*"))]
-        for name in order:
-            path = bpffs / name
-            if path.is_symlink():
-                path.unlink()
-            elif path.exists():
-                # Forward hooks go first: no call may be translated whose way back is gone.
-                forward_first = sorted(
-                    path.iterdir(), key=lambda p: not p.name.startswith(("connect", "send"))
-                )
-                for pin in forward_first:
-                    pin.unlink()
+        removed = pins(bpffs)
+        for path in removed:
+            if path.is_dir() and not path.is_symlink():
                 path.rmdir()
             else:
-                continue
-            removed.append(str(path))
+                path.unlink()
     finally:
         lock.close()
-    removed += _remove_folder(bpffs)
-    return removed
+    return [*map(str, removed), *(_remove_folder(bpffs) if removed else [])]
 
 
 def _remove_folder(bpffs: Path) -> list[str]:

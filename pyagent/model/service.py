@@ -172,3 +172,4 @@ class DesiredChange(msgspec.Struct):
     nodes: dict[str, str]  # node name -> zone, for the names map; covers every node its backends name
     new_problems: tuple[Problem, ...] = ()
     cleared_problems: tuple[Problem, ...] = ()
+    services: set[tuple[str, str]] = msgspec.field(default_factory=set)  # (namespace, name) computed again

@@ -1,0 +1,80 @@
+"""What follows from each plan beside the maps: node eligibility, health check ports, counts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from pyagent.agent.facts import Facts
+from pyagent.agent.health_check_ports import HealthCheckPorts
+from pyagent.desired.snapshot import ServiceName, Snapshot
+from pyagent.desired.state import DesiredState
+from pyagent.model.address import Family
+from pyagent.model.outcome import Outcome
+from pyagent.model.service import DesiredChange, ServiceView, View
+
+
+class NodeView:
+    """Called by the loop after each plan; see `loop.Applied`.
+
+    Args:
+        health_check_addresses: where health check ports listen; None: everywhere.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        health_check_ports: HealthCheckPorts,
+        health_check_addresses: Iterable[bytes] | None = None,
+    ) -> None:
+        self._facts = facts
+        self._ports = health_check_ports
+        self._addresses = health_check_addresses
+        self._health: dict[ServiceName, tuple[int, int]] = {}
+        self._without_local: dict[ServiceName, tuple[tuple[str, Family], ...]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, change: DesiredChange, desired: DesiredState, snapshot: Snapshot) -> None:
+        self._tell_node(snapshot)
+        before = dict(self._health)
+        for name in change.services:
+            self._follow(name, desired.views.get(name))
+        if self._health != before or self._health:
+            for problem in self._ports.sync(self._health, self._addresses):
+                self._facts.problem(problem)
+        self._facts.local_endpoints(self._count_without_local())
+
+    def _tell_node(self, snapshot: Snapshot) -> None:
+        """Load balancers must not send to a node on its way out (KEP-3836)."""
+        own = snapshot.nodes.get(snapshot.node_name)
+        if own is None:
+            self._facts.node(not snapshot.nodes, "" if not snapshot.nodes else "its Node object is unknown")
+        elif own.deleted:
+            self._facts.node(False, "its Node object is being deleted")
+        elif own.to_be_deleted:
+            self._facts.node(False, "the cluster autoscaler is about to delete it")
+        else:
+            self._facts.node(True)
+
+    def _follow(self, name: ServiceName, view: ServiceView | None) -> None:
+        self._health.pop(name, None)
+        self._without_local.pop(name, None)
+        if view is None:
+            return
+        if view.health_check_port:
+            self._health[name] = (view.health_check_port, view.local_ready)
+        lacking = tuple(
+            ("internal" if found.key.view is View.LOCAL else "external", port.key.family)
+            for port in view.ports
+            for found in port.sets
+            if not found.backends and found.when_empty is Outcome.REFUSED_NO_LOCAL_ENDPOINTS
+        )
+        if lacking:
+            self._without_local[name] = lacking
+
+    def _count_without_local(self) -> Mapping[tuple[str, Family], int]:
+        counts: dict[tuple[str, Family], int] = {}
+        for lacking in self._without_local.values():
+            for kind in lacking:
+                counts[kind] = counts.get(kind, 0) + 1
+        return counts

@@ -1,0 +1,166 @@
+"""The composition root of the agent: builds everything, runs the loop, takes everything down again."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import threading
+from concurrent.futures import Future
+from functools import partial
+
+from pyagent.agent.bind_address import BindAddress, bind
+from pyagent.agent.config import AgentConfig
+from pyagent.agent.effective_config import configz
+from pyagent.agent.facts import Facts
+from pyagent.agent.health import health_pages, metrics_pages
+from pyagent.agent.health_check_ports import HealthCheckPorts
+from pyagent.agent.http_exchange import Handler
+from pyagent.agent.http_server import HttpServer
+from pyagent.agent.kernel_counters import KernelCounters
+from pyagent.agent.logs import set_up
+from pyagent.agent.loop import InterfacesChanged, Loop
+from pyagent.agent.metrics import Metrics
+from pyagent.agent.node_view import NodeView
+from pyagent.agent.stale import Judge, Reaper
+from pyagent.cluster.api_source import open_api_source
+from pyagent.cluster.manifests import ManifestSource
+from pyagent.datapath.layout import Capacities
+from pyagent.desired.nodes import Settings
+from pyagent.kernel.datapath import STAGING, Datapath
+from pyagent.kernel.map_readings import outcome_counts
+from pyagent.kernel.mounts import cgroup2_root
+from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_addresses
+from pyagent.model.address import Protocol
+from pyagent.model.source_events import Source
+
+log = logging.getLogger(__name__)
+
+GC_THRESHOLD = 50_000
+"""Objects made between two collections: a list of 10,000 Services would otherwise cause hundreds."""
+
+
+def run(config: AgentConfig) -> None:
+    """Serve until SIGTERM or SIGINT; what is attached stays attached.
+
+    Raises:
+        KubesockError: it cannot start; the text has the remedy.
+    """
+    set_up(config.log_format, config.verbosity)
+    for note in config.notes:
+        log.info("%s", note)
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    cgroup = config.cgroup or cgroup2_root()
+    datapath = Datapath(config.bpffs, cgroup, Capacities(), unconnected_udp=config.udp == "all")
+    opened = datapath.open()
+    if opened.mounted:
+        log.info("mounted a BPF file system at %s", opened.mounted)
+    facts = Facts()
+    server = HttpServer("http")
+    try:
+        source = _source(config, had_objects=opened.reused)
+        loop = _loop(config, datapath, facts, server, reused=opened.reused)
+        reaper = _reaper(config, datapath, facts, loop)
+        addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_plain(found))))
+        _listen(config, server, facts, datapath)
+        server.start()
+        addresses.start()
+        source.start(loop.emit)
+        reaper.start()
+        _on_signals(loop)
+        try:
+            loop.run()
+        finally:
+            source.stop()
+            addresses.stop()
+            reaper.stop()
+    finally:
+        server.stop()
+        datapath.close()
+
+
+def _source(config: AgentConfig, had_objects: bool) -> Source:
+    if config.manifests is not None:
+        return ManifestSource(config.manifests)
+    return open_api_source(
+        config.kubeconfig,
+        None if config.remote_node_ports != "off" else config.node_name,
+        config.api_server,
+        config.state_dir,
+        had_objects=had_objects,
+    )
+
+
+def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, server: HttpServer, reused: bool) -> Loop:
+    ports = HealthCheckPorts(server, facts.healthy)
+    datapath.store_node(features=0)
+    programs: Future[None] | None = None
+    if datapath.keeps_programs:
+        datapath.adopt_programs()
+    else:
+        programs = _in_thread(datapath)
+    settings = Settings(
+        node_name=config.node_name,
+        interface_addresses=_plain(node_addresses()),
+        node_port_ranges=config.node_port_addresses,
+        remote_node_ports=config.remote_node_ports != "off",
+        external_ip_cidrs=config.external_ip_cidrs,
+        service_cidrs=config.service_cidrs,
+    )
+    return Loop(datapath, settings, facts, reused=reused, programs=programs, applied=NodeView(facts, ports))
+
+
+def _in_thread(datapath: Datapath) -> Future[None]:
+    """The programs are compiled while the lists are on their way."""
+    future: Future[None] = Future()
+
+    def load() -> None:
+        try:
+            datapath.load_programs()
+        except BaseException as error:  # noqa: BLE001  the loop raises it again
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=load, name="loader", daemon=True).start()
+    return future
+
+
+def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop) -> Reaper:
+    protocols = frozenset({Protocol.UDP, Protocol.TCP} if config.terminate_tcp else {Protocol.UDP})
+    staging = datapath.bpffs / f"{STAGING}-connections"
+    reaper = Reaper(datapath.maps, staging, facts, loop.put, protocols)
+    loop.end_stale_sockets(reaper, Judge(config.udp_grace))
+    return reaper
+
+
+def _listen(config: AgentConfig, server: HttpServer, facts: Facts, datapath: Datapath) -> None:
+    def counters() -> KernelCounters:
+        return KernelCounters(outcomes=outcome_counts(datapath.maps))
+
+    metrics = Metrics(facts, counters)
+    effective = metrics_pages(metrics.exposition, lambda: configz(config), profiling=config.profiling)
+    pages: tuple[tuple[str, BindAddress | None, Handler], ...] = (
+        ("health", config.healthz_bind_address, health_pages(facts)),
+        ("metrics", config.metrics_bind_address, effective),
+    )
+    for what, where, handler in pages:
+        if where is not None:
+            server.listen_when_possible(
+                partial(bind, where), handler, f"{what} at {where}", hard_fail=config.bind_address_hard_fail
+            )
+
+
+def _on_signals(loop: Loop) -> None:
+    def stop(number: int, _frame: object) -> None:
+        log.info("%s: stopping; what is attached goes on serving", signal.Signals(number).name)
+        loop.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    log.info("kubesock agent, process %d", os.getpid())
+
+
+def _plain(found: frozenset[InterfaceAddress]) -> frozenset[bytes]:
+    return frozenset(one.address for one in found)
