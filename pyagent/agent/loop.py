@@ -13,7 +13,7 @@ import queue
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -42,6 +42,7 @@ from pyagent.model.source_events import (
 )
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NEEDED: frozenset[Kind] = frozenset({"Service", "EndpointSlice"})
 WANTED: frozenset[Kind] = frozenset({"Node", "ServiceCIDR"})
@@ -75,12 +76,33 @@ class ProgramsLoaded(msgspec.Struct, frozen=True):
     error: BaseException | None = None
 
 
+class Standing(NamedTuple):
+    """The loop's state, for questions that only it can answer. Read it, keep nothing of it."""
+
+    snapshot: Snapshot
+    desired: DesiredState
+    held: HeldState
+    planned: bool
+
+
+class Question(msgspec.Struct, frozen=True):
+    ask: Callable[[Standing], Any]
+    answer: Future[Any]
+
+
 class Stop(msgspec.Struct, frozen=True):
     pass
 
 
 InboxEvent = (
-    SourceEvent | InterfacesChanged | ProtectedChanged | GraceEnded | ProgramsLoaded | BackendsUsed | Stop
+    SourceEvent
+    | InterfacesChanged
+    | ProtectedChanged
+    | GraceEnded
+    | ProgramsLoaded
+    | BackendsUsed
+    | Question
+    | Stop
 )
 
 
@@ -156,6 +178,12 @@ class Loop:
         """Let `reaper` end sockets on backends that `judge` gives up. Before `run`."""
         self._reaper, self._judge = reaper, judge
 
+    def ask(self, question: Callable[[Standing], T]) -> Future[T]:
+        """The answer to a question about the loop's state, found in its thread between two plans."""
+        answer: Future[T] = Future()
+        self.put(Question(question, answer))
+        return answer
+
     def stop(self) -> None:
         self.put(Stop())
 
@@ -228,11 +256,20 @@ class Loop:
                 for freed in event.freed:
                     self._held.reclaim(freed)
                 self._dirty = self._dirty or bool(self._held.waiting)
+            case Question():
+                self._answer(event)
             case BackendsUsed():
                 self._judge_backends(event)
             case ProgramsLoaded():
                 self._fatal = event.error
                 self._attached = False
+
+    def _answer(self, question: Question) -> None:
+        standing = Standing(self._snapshot, self._desired, self._held, self._planned)
+        try:
+            question.answer.set_result(question.ask(standing))
+        except Exception as error:  # noqa: BLE001  whoever asked gets it
+            question.answer.set_exception(error)
 
     def _judge_backends(self, event: BackendsUsed) -> None:
         if self._reaper is None or not self._held_is_true:
