@@ -18,7 +18,7 @@ import click
 @click.option(
     "--duration",
     type=click.FloatRange(1.0, 3600.0),
-    default=12.0,
+    default=10.0,
     show_default=True,
     help="Seconds of traffic, spread over the steps.",
 )

@@ -30,7 +30,7 @@ EXIT_FINE, EXIT_FAILED, EXIT_MISSING = 0, 1, 3
 class Options(NamedTuple):
     """What the command line asked for. `duration` is seconds of traffic, spread over the steps."""
 
-    duration: float = 12.0
+    duration: float = 10.0
     keep: bool = False
     color: str = "auto"  # auto, always, never
     lines: bool = False

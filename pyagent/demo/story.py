@@ -43,7 +43,7 @@ class Story:
         """All steps but the end of the agent."""
         self.screen.step("Traffic to every Service, TCP and UDP, IPv4 and IPv6")
         self.traffic(self.share)
-        self.screen.summary(self.tally.rows(self.readings.chosen))
+        self._summary(self.tally.states)
         self._refusals()
         self._scale_up_and_down()
         self._to_zero_and_back()
@@ -187,7 +187,7 @@ class Story:
 
     def _summary(self, targets: Collection[Target]) -> None:
         names = {str(target) for target in targets}
-        self.screen.summary(row for row in self.tally.rows(self.readings.chosen) if row.service in names)
+        self.screen.summary(row for row in self.tally.rows(self.readings.read_now()) if row.service in names)
 
     def _refresh(self) -> None:
         self.readings.poll()

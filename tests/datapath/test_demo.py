@@ -77,7 +77,7 @@ def started() -> Iterator[list[Demo]]:
 
 
 def test_without_a_terminal_it_prints_lines_finds_all_right_and_leaves_nothing(started: list[Demo]) -> None:
-    demo = Demo()
+    demo = Demo("--duration=6")
     started.append(demo)
     code = demo.end()
     assert code == 0, demo.said
@@ -122,7 +122,7 @@ def test_a_killed_demo_is_removed_by_clean(started: list[Demo]) -> None:
 
 
 def test_clean_leaves_a_running_demo_alone(started: list[Demo]) -> None:
-    demo = Demo()
+    demo = Demo("--duration=2")
     started.append(demo)
     demo.read_until("== Traffic")
     code, out, _ = run_verb("demo", "--clean")
