@@ -60,8 +60,8 @@ def _load(path: str) -> tuple[object, tuple[str, ...]]:
         raise UsageError(f"--config {path}: {error.strerror}; name a readable file") from None
     if len(text) > MAX_BYTES:
         raise UsageError(f"--config {path}: larger than {MAX_BYTES >> 20} MiB; name a {KIND}")
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         return loader.get_single_data(), tuple(dict.fromkeys(loader.repeated))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -69,8 +69,6 @@ def _load(path: str) -> tuple[object, tuple[str, ...]]:
         cause = getattr(error, "problem", None) or str(error) or type(error).__name__
         cause = sanitized(" ".join(cause.split()), 160)
         raise UsageError(f"--config {path}{where}: not one YAML or JSON document: {cause}") from None
-    finally:
-        loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,8 +107,9 @@ def _is_zero(value: object, seen: set[int]) -> bool:
         return True  # an alias, which may repeat itself without end
     if isinstance(value, dict | list):
         seen.add(id(value))
-        return all(_is_zero(item, seen) for item in (value.values() if isinstance(value, dict) else value))
-    return value in (None, "", "0", "0s", 0)
+        items = value.values() if isinstance(value, dict) else value
+        return all(item in ("0", "0s") or _is_zero(item, seen) for item in items)
+    return value in (None, "", 0)
 
 
 def _typed(path: str, name: str, value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""A running server for each test that asks for one."""
+"""A running server, or a place for a configuration file, for each test that asks for one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,8 @@ def server() -> Iterator[HttpServer]:
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.conf"
