@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from pyagent.model.address import Family, Protocol
 from pyagent.model.service import ServicePortKey, SetKey
@@ -26,11 +26,13 @@ class FrontendClaims:
         self._rank = rank
         self._claims: dict[Dialled, tuple[Claim, ...]] = {}
         self._before: dict[Dialled, Claim | None] = {}
+        self._contested: set[Dialled] = set()  # had several claimants at some time since the last look
 
     def claim(self, dialled: Dialled, claim: Claim) -> None:
         held = self._claims.get(dialled)
         self._before.setdefault(dialled, held[0] if held else None)
         if held:
+            self._contested.add(dialled)
             self._claims[dialled] = tuple(sorted((*held, claim), key=lambda c: self._rank(dialled, c[0])))
         else:
             self._claims[dialled] = (claim,)
@@ -40,6 +42,7 @@ class FrontendClaims:
         self._before.setdefault(dialled, held[0])
         rest = tuple(claim for claim in held if claim[0] != key)
         if rest:
+            self._contested.add(dialled)
             self._claims[dialled] = rest
         else:
             del self._claims[dialled]
@@ -55,12 +58,13 @@ class FrontendClaims:
     def owners(self) -> dict[Dialled, Claim | None]:
         return {dialled: held[0] for dialled, held in self._claims.items()}
 
-    def take_changes(self) -> tuple[dict[Dialled, Claim | None], Mapping[Dialled, object]]:
-        """(owners that changed, None for nobody; all frontends that were touched) since the last call."""
+    def take_changes(self) -> tuple[dict[Dialled, Claim | None], set[Dialled]]:
+        """(owners that changed, None for nobody; frontends that were contested) since the last call."""
         before, self._before = self._before, {}
+        contested, self._contested = self._contested, set()
         changed: dict[Dialled, Claim | None] = {}
         for dialled, old in before.items():
             new = self.owner(dialled)
             if new != old:
                 changed[dialled] = new
-        return changed, before
+        return changed, contested

@@ -9,23 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from sys import intern
 from typing import NamedTuple
 
 import msgspec
 
+from pyagent.desired.endpoint_address import endpoint_address, plain_ipv4
 from pyagent.desired.names import MAX_NAME, node_name, zone_name
 from pyagent.desired.problems import Findings
-from pyagent.model.address import (
-    V4_MAPPED_PREFIX,
-    Family,
-    Protocol,
-    family_of,
-    is_link_local,
-    is_loopback,
-    is_multicast,
-    is_unspecified,
-    parse_address,
-)
+from pyagent.model.address import Family, Protocol
 from pyagent.model.failures import InvalidField, sanitized
 from pyagent.model.kube_objects import Endpoint, EndpointPort, EndpointSlice, Hints, TargetRef
 from pyagent.model.service import Backend, BackendStateBit
@@ -41,12 +33,6 @@ MAX_PORT = 65_535
 FAMILY_OF_TYPE = {family.label: family for family in Family}
 PROTOCOL_OF_NAME: dict[str | None, Protocol] = {None: Protocol.TCP, "": Protocol.TCP}
 PROTOCOL_OF_NAME |= {protocol.name: protocol for protocol in Protocol}
-
-_OCTET = {str(value): value for value in range(256)}
-_LAST_OCTET = {text: bytes((value,)) for text, value in _OCTET.items()}
-_HARMLESS_FIRST_OCTET = {
-    text: value for text, value in _OCTET.items() if 0 < value < 224 and value not in (127, 169)
-}
 
 
 class SlicePort(NamedTuple):
@@ -150,54 +136,6 @@ def merge(pieces: Sequence[tuple[SliceEndpoints, int]]) -> Endpoints:
     )
 
 
-def plain_ipv4(text: str) -> bytes | None:
-    """The 16 bytes of an ordinary IPv4 address; None if the text or what it means needs a closer look."""
-    network, _, host = text.rpartition(".")
-    try:
-        return _plain_network(network) + _LAST_OCTET[host]
-    except (ValueError, KeyError):
-        return None
-
-
-@lru_cache(8192)
-def _plain_network(text: str) -> bytes:
-    """The first 15 bytes; a node's pods share them."""
-    a, b, c = text.split(".")
-    return V4_MAPPED_PREFIX + bytes((_HARMLESS_FIRST_OCTET[a], _OCTET[b], _OCTET[c]))
-
-
-def endpoint_address(text: str, family: Family) -> bytes:
-    """The 16 bytes of an endpoint's address.
-
-    Addresses that mean something else on every host are refused: a Service must not be a way to what
-    listens on the loopback or link-local addresses of nodes.
-
-    Raises:
-        InvalidField: not an address, one of the other family, or one that no endpoint may have.
-    """
-    address = plain_ipv4(text) or parse_address(text)
-    reason = _why_no_endpoint(address)
-    if reason:
-        raise InvalidField(f"{reason}, which cannot be an endpoint; the endpoint is left out", text)
-    if family_of(address) is not family:
-        raise InvalidField(
-            f"not {family.label}, as addressType says; move it to a slice of its own type", text
-        )
-    return address
-
-
-def _why_no_endpoint(address: bytes) -> str:
-    if is_loopback(address):
-        return "a loopback address"
-    if is_link_local(address):
-        return "a link-local address"
-    if is_multicast(address):
-        return "a multicast address"
-    if is_unspecified(address):
-        return "the unspecified address"
-    return ""
-
-
 def _ports(ports: Sequence[EndpointPort], findings: Findings) -> tuple[SlicePort, ...]:
     usable: dict[SlicePort, None] = {}
     for i, entry in enumerate(ports):
@@ -210,8 +148,14 @@ def _ports(ports: Sequence[EndpointPort], findings: Findings) -> tuple[SlicePort
             reason = f"unknown protocol: {sanitized(entry.protocol)}; want TCP, UDP or SCTP"
             findings.add(f"ports[{i}].protocol", reason)
         else:
-            usable[SlicePort(entry.name or "", protocol, entry.port)] = None
-    return tuple(usable)
+            usable[SlicePort(intern(entry.name or ""), protocol, entry.port)] = None
+    return _shared_ports(tuple(usable))
+
+
+@lru_cache(1024)
+def _shared_ports(ports: tuple[SlicePort, ...]) -> tuple[SlicePort, ...]:
+    """The same object for the same ports: most slices have one of a few lists."""
+    return ports
 
 
 def _endpoints(obj: EndpointSlice, family: Family, port: int, own_node: str, findings: Findings) -> Endpoints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pyagent.desired.endpoints import plain_ipv4
+from pyagent.desired.endpoint_address import plain_ipv4
 from pyagent.desired.nodes import ThisNode
 from pyagent.desired.problems import Findings
 from pyagent.model.address import (

@@ -19,6 +19,12 @@ def is_name(text: str, limit: int = MAX_NAME) -> bool:
 
 
 @lru_cache(CACHED_NAMES)
+def is_label(text: str) -> bool:
+    """Whether text can be the name of a namespace or port, at most 63 long (many objects share few)."""
+    return is_name(text, MAX_LABEL)
+
+
+@lru_cache(CACHED_NAMES)
 def node_name(text: str | None) -> str:
     """A node's name, the same string object every time (a hundred thousand endpoints name few nodes).
 

@@ -67,6 +67,7 @@ class ServiceAddresses:
         self._passed: dict[bytes, set[ServiceName]] = {}
         self._ranges: frozenset[Network] = frozenset()
         self._before: dict[Network, AddressRule | None] = {}
+        self._shared: set[bytes] = set()  # had several holders at some time since the last look
 
     def holders(self, address: bytes) -> tuple[ServiceName, ...]:
         """The Services whose ClusterIP an address is."""
@@ -80,6 +81,7 @@ class ServiceAddresses:
             self._note(Network(address, 128))
             rest = tuple(holder for holder in self._holders[address] if holder != name)
             if rest:
+                self._shared.add(address)
                 self._holders[address] = rest
             else:
                 del self._holders[address]
@@ -89,7 +91,10 @@ class ServiceAddresses:
                 self._passed.pop(address, None)
         for address in new.cluster_ips if new else ():
             self._note(Network(address, 128))
-            self._holders[address] = (*self._holders.get(address, ()), name)
+            others = self._holders.get(address, ())
+            self._holders[address] = (*others, name)
+            if others:
+                self._shared.add(address)
             if new and new.other_proxy:
                 self._passed.setdefault(address, set()).add(name)
 
@@ -105,11 +110,11 @@ class ServiceAddresses:
         networks = {Network(address, 128) for address in self._holders} | self._ranges
         return {network: rule for network in networks if (rule := self._rule(network)) is not None}
 
-    def take_changes(self) -> tuple[dict[Network, AddressRule | None], tuple[bytes, ...]]:
-        """(rules that changed, None for gone; addresses whose holders changed) since the last call."""
+    def take_changes(self) -> tuple[dict[Network, AddressRule | None], set[bytes]]:
+        """(rules that changed, None for gone; addresses that were shared) since the last call."""
         before, self._before = self._before, {}
-        changed = {n: rule for n, held in before.items() if (rule := self._rule(n)) != held}
-        return changed, tuple(network.address for network in before if network.prefix == 128)
+        shared, self._shared = self._shared, set()
+        return {n: rule for n, held in before.items() if (rule := self._rule(n)) != held}, shared
 
     def _note(self, network: Network) -> None:
         if network not in self._before:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from pyagent.desired.endpoints import MAX_PORT, PROTOCOL_OF_NAME
 from pyagent.desired.frontends import External, SourceRanges, read_externals, read_source_ranges
-from pyagent.desired.names import MAX_LABEL, is_name
+from pyagent.desired.names import is_label
 from pyagent.desired.nodes import ThisNode
 from pyagent.desired.problems import Findings
 from pyagent.model.address import Family, Protocol
 from pyagent.model.failures import sanitized
-from pyagent.model.kube_objects import Metadata, Service, ServiceSpec
+from pyagent.model.kube_objects import Metadata, Service, ServicePortSpec, ServiceSpec
 from pyagent.model.service import ServiceType
 
 DEFAULT_AFFINITY_SECONDS = 10_800
@@ -102,37 +102,48 @@ def read_ports(
     node_ports: set[tuple[int, Protocol]] = set()
     sctp_ports = 0
     for i, entry in enumerate(spec.ports or ()):
-        field = f"spec.ports[{i}]"
-        name = entry.name or ""
         protocol = PROTOCOL_OF_NAME.get(entry.protocol)
         if protocol is None:
             reason = f"unknown: {sanitized(entry.protocol)}; want TCP, UDP or SCTP"
-            findings.add(f"{field}.protocol", reason)
-        elif not 0 < entry.port <= MAX_PORT:
-            findings.add(f"{field}.port", f"out of range: {sanitized(entry.port)}; want 1 to {MAX_PORT}")
-        elif name and not is_name(name, MAX_LABEL):
-            findings.add(f"{field}.name", f"not a port name: {sanitized(name)}; the port is left out")
-        elif (entry.port, protocol) in numbers:
-            reason = f"{entry.port}/{protocol.name} is listed twice; the first one is served"
-            findings.add(f"{field}.port", reason)
-        elif (name, protocol) in names:
-            findings.add(f"{field}.name", f"{sanitized(name)} is listed twice; the first one is served")
+            findings.add(f"spec.ports[{i}].protocol", reason)
+        elif fault := _why_no_port(entry, protocol, numbers, names):
+            findings.add(f"spec.ports[{i}].{fault[0]}", fault[1])
         elif protocol is Protocol.SCTP:
             sctp_ports += 1
         else:
+            name = entry.name or ""
             numbers.add((entry.port, protocol))
             names.add((name, protocol))
-            node_port = _node_port(entry.nodePort or 0, protocol, service_type, node_ports, field, findings)
+            node_port = _node_port(entry.nodePort, protocol, service_type, node_ports, i, findings)
             usable.append(PortSpec(i, name, protocol, entry.port, node_port))
     return usable, sctp_ports
 
 
+def _why_no_port(
+    entry: ServicePortSpec,
+    protocol: Protocol,
+    numbers: set[tuple[int, Protocol]],
+    names: set[tuple[str, Protocol]],
+) -> tuple[str, str] | None:
+    """(field, reason) if an entry cannot be served beside the earlier ones."""
+    name = entry.name or ""
+    if not 0 < entry.port <= MAX_PORT:
+        return "port", f"out of range: {sanitized(entry.port)}; want 1 to {MAX_PORT}"
+    if name and not is_label(name):
+        return "name", f"not a port name: {sanitized(name)}; the port is left out"
+    if (entry.port, protocol) in numbers:
+        return "port", f"{entry.port}/{protocol.name} is listed twice; the first one is served"
+    if (name, protocol) in names:
+        return "name", f"{sanitized(name)} is listed twice; the first one is served"
+    return None
+
+
 def _node_port(
-    node_port: int,
+    node_port: int | None,
     protocol: Protocol,
     service_type: ServiceType,
     taken: set[tuple[int, Protocol]],
-    field: str,
+    i: int,
     findings: Findings,
 ) -> int:
     if not node_port:
@@ -146,7 +157,7 @@ def _node_port(
     else:
         taken.add((node_port, protocol))
         return node_port
-    findings.add(f"{field}.nodePort", reason)
+    findings.add(f"spec.ports[{i}].nodePort", reason)
     return 0
 
 

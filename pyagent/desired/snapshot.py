@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from sys import intern
 
 import msgspec
 
 from pyagent.desired.endpoints import SliceEndpoints, read_slice
-from pyagent.desired.names import MAX_LABEL, MAX_NAME, is_name
+from pyagent.desired.names import MAX_LABEL, MAX_NAME, is_label, is_name
 from pyagent.desired.nodes import NodeFacts, read_node
 from pyagent.desired.problems import MAX_FINDINGS, Findings
 from pyagent.desired.service_addresses import ServiceRanges, read_service_cidr
+from pyagent.desired.slim import slim_service
 from pyagent.model.failures import sanitized
 from pyagent.model.kube_objects import (
     CLUSTER_SCOPED,
     LABEL_HEADLESS,
     LABEL_SERVICE_NAME,
-    LABEL_SERVICE_PROXY_NAME,
     STRUCT_OF,
     EndpointSlice,
     Kind,
@@ -110,9 +111,9 @@ class Snapshot:
             shown.add(field, text)
             self._note((kind, namespace, obj.metadata.name), shown.problems())
         elif isinstance(obj, Service):
-            self._put_service((namespace, obj.metadata.name), obj)
+            self._put_service((intern(namespace), obj.metadata.name), obj)
         elif isinstance(obj, EndpointSlice):
-            self._put_slice((namespace, obj.metadata.name), obj)
+            self._put_slice((intern(namespace), obj.metadata.name), obj)
         elif isinstance(obj, Node):
             self._put_node(read_node(obj))
         else:
@@ -120,14 +121,15 @@ class Snapshot:
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Forget one object; one that is unknown is none of our business."""
-        self._note((kind, namespace, name), ())
+        own = self._nodes.get(name) if kind == "Node" and name == self.node_name else None
+        self._note((kind, namespace, name), own.problems if own else ())
         if kind == "Service":
             if self._services.pop((namespace, name), None) is not None:
                 self._dirty.services[namespace, name] = None
         elif kind == "EndpointSlice":
             self._remove_slice((namespace, name))
         elif kind == "Node":
-            if name != self.node_name and self._nodes.pop(name, None) is not None:
+            if own is None and self._nodes.pop(name, None) is not None:
                 self._dirty.nodes.add(name)
         elif kind == "ServiceCIDR" and self._service_cidrs.pop(name, None) is not None:
             self._dirty.service_cidrs = True
@@ -158,8 +160,9 @@ class Snapshot:
     def _put_service(self, name: ServiceName, service: Service) -> None:
         self._note(("Service", *name), ())
         old = self._services.get(name)
-        self._services[name] = slim = msgspec.structs.replace(service, metadata=_slim(service.metadata))
-        if old is None or _rules_of(old) != _rules_of(slim):
+        slim = slim_service(service)
+        if old != slim:
+            self._services[name] = slim
             self._dirty.services[name] = None
 
     def _put_slice(self, name: ServiceName, obj: EndpointSlice) -> None:
@@ -168,7 +171,11 @@ class Snapshot:
         if LABEL_HEADLESS in labels:
             self.delete("EndpointSlice", *name)
             return
-        if not is_name(service, MAX_LABEL):
+        owner = (name[0], service)
+        known = self._services.get(owner)
+        if known is not None:
+            service = known.metadata.name  # the same object: one string less for each slice
+        elif not is_name(service, MAX_LABEL):
             self.delete("EndpointSlice", *name)
             findings = Findings("EndpointSlice", *name)
             findings.add(f"metadata.labels[{LABEL_SERVICE_NAME}]", _label_reason(service))
@@ -182,7 +189,6 @@ class Snapshot:
         if old is not None:
             self._remove_slice(name)
         self._slices[name] = fresh
-        owner = (name[0], service)
         others = self._slices_of.get(owner)
         self._slices_of[owner] = _with(others, fresh) if others else (fresh,)
         self._dirty.services[owner] = None
@@ -243,32 +249,12 @@ def _with(pieces: tuple[SliceEndpoints, ...], fresh: SliceEndpoints) -> tuple[Sl
     return tuple(ordered)
 
 
-def _slim(metadata: Metadata) -> Metadata:
-    return Metadata(
-        metadata.name,
-        metadata.namespace,
-        metadata.labels,
-        creationTimestamp=metadata.creationTimestamp,
-    )
-
-
-def _rules_of(service: Service) -> tuple[object, ...]:
-    """What of a Service matters to us; two objects that agree in it are the same."""
-    labels = service.metadata.labels or {}
-    return (
-        service.spec,
-        service.status,
-        service.metadata.creationTimestamp,
-        LABEL_SERVICE_PROXY_NAME in labels,
-    )
-
-
 def _why_no_object(kind: Kind, metadata: Metadata) -> tuple[str, str] | None:
     """(field, reason) if the object cannot be told apart from others; names become keys and screen text."""
     longest = MAX_LABEL if kind == "Service" else MAX_NAME
     if not is_name(metadata.name, longest):
         return "metadata.name", f"not a name of at most {longest} letters, digits, '-' and '.'"
-    if kind not in CLUSTER_SCOPED and not is_name(metadata.namespace, MAX_LABEL):
+    if kind not in CLUSTER_SCOPED and not is_label(metadata.namespace):
         return "metadata.namespace", f"not a namespace of at most {MAX_LABEL} letters, digits and '-'"
     return None
 

@@ -280,10 +280,11 @@ def test_a_zone_that_is_no_label_value_is_reported_and_counts_as_none() -> None:
     assert cluster.told_of("metadata.labels[topology.kubernetes.io/zone]")
 
 
-def test_labels_stay_readable_and_annotations_are_dropped() -> None:
+def test_what_no_rule_reads_is_not_kept() -> None:
     listed = service(labels={"app": "web"})
     heavy = msgspec.structs.replace(
         listed, metadata=msgspec.structs.replace(listed.metadata, annotations={"a": "b" * 100_000})
     )
     kept: Service = filled(heavy).services["shop", "web"]
-    assert (kept.metadata.labels, kept.metadata.annotations) == ({"app": "web"}, None)
+    assert (kept.metadata.labels, kept.metadata.annotations) == (None, None)
+    assert (kept.spec.clusterIP, kept.spec.ports) == (WEB, listed.spec.ports)
