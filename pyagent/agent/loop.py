@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from pyagent.agent.clients import ClientsChanged, ClientWrites
 from pyagent.agent.facts import Facts
 from pyagent.agent.grace import GraceKeeper
 from pyagent.agent.latency import TriggerTimes
@@ -101,6 +102,7 @@ InboxEvent = (
     | GraceEnded
     | ProgramsLoaded
     | BackendsUsed
+    | ClientsChanged
     | Question
     | Stop
 )
@@ -161,6 +163,7 @@ class Loop:
         self._probe_wanted = True
         self._reaper: Reaper | None = None
         self._judge = Judge(0.0)
+        self._clients = ClientWrites(datapath.maps)
         self._look_at: float | None = None
         self._fatal: BaseException | None = None
         if programs is not None:
@@ -256,6 +259,8 @@ class Loop:
                 for freed in event.freed:
                     self._held.reclaim(freed)
                 self._dirty = self._dirty or bool(self._held.waiting)
+            case ClientsChanged():
+                self._write_clients(event)
             case Question():
                 self._answer(event)
             case BackendsUsed():
@@ -263,6 +268,13 @@ class Loop:
             case ProgramsLoaded():
                 self._fatal = event.error
                 self._attached = False
+
+    def _write_clients(self, event: ClientsChanged) -> None:
+        try:
+            self._datapath.maps.apply(self._clients.follow(event.clients))
+        except (KubesockError, OSError) as error:
+            self._clients = ClientWrites(self._datapath.maps)
+            log.error("addresses of clients not written, source ranges refuse them: %s", error)
 
     def _answer(self, question: Question) -> None:
         standing = Standing(self._snapshot, self._desired, self._held, self._planned)

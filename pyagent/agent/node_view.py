@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pyagent.agent.facts import Facts
 from pyagent.agent.health_check_ports import HealthCheckPorts
@@ -12,12 +11,14 @@ from pyagent.desired.state import DesiredState
 from pyagent.model.address import Family
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import DesiredChange, ServiceView, View
+from pyagent.model.source_events import Problem
 
 
 class NodeView:
     """Called by the loop after each plan; see `loop.Applied`.
 
     Args:
+        need_clients: called when there are source ranges; may be called again.
         health_check_addresses: where health check ports listen; None: everywhere.
     """
 
@@ -25,23 +26,26 @@ class NodeView:
         self,
         facts: Facts,
         health_check_ports: HealthCheckPorts,
+        need_clients: Callable[[], None],
         health_check_addresses: Iterable[bytes] | None = None,
     ) -> None:
         self._facts = facts
         self._ports = health_check_ports
+        self._need_clients = need_clients
         self._addresses = health_check_addresses
+        self._failing: frozenset[Problem] = frozenset()
         self._health: dict[ServiceName, tuple[int, int]] = {}
         self._without_local: dict[ServiceName, tuple[tuple[str, Family], ...]] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, change: DesiredChange, desired: DesiredState, snapshot: Snapshot) -> None:
         self._tell_node(snapshot)
-        before = dict(self._health)
         for name in change.services:
             self._follow(name, desired.views.get(name))
-        if self._health != before or self._health:
-            for problem in self._ports.sync(self._health, self._addresses):
-                self._facts.problem(problem)
+        failing = frozenset(self._ports.sync(self._health, self._addresses))
+        self._facts.problems_changed(failing - self._failing, self._failing - failing)
+        self._failing = failing
+        if any(port is not None and port.source_ranges for port in change.service_ports.values()):
+            self._need_clients()
         self._facts.local_endpoints(self._count_without_local())
 
     def _tell_node(self, snapshot: Snapshot) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from pyagent.agent.bind_address import BindAddress, bind
+from pyagent.agent.clients import ClientAddressing
 from pyagent.agent.config import AgentConfig
 from pyagent.agent.effective_config import configz
 from pyagent.agent.facts import Facts
@@ -60,7 +61,7 @@ def run(config: AgentConfig) -> None:
     server = HttpServer("http")
     try:
         source = _source(config, had_objects=opened.reused)
-        loop = _loop(config, datapath, facts, server, reused=opened.reused)
+        loop, clients = _loop(config, datapath, facts, server, reused=opened.reused)
         reaper = _reaper(config, datapath, facts, loop)
         addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_plain(found))))
         _listen(config, server, facts, datapath)
@@ -75,6 +76,7 @@ def run(config: AgentConfig) -> None:
             source.stop()
             addresses.stop()
             reaper.stop()
+            clients.stop()
     finally:
         server.stop()
         datapath.close()
@@ -92,7 +94,9 @@ def _source(config: AgentConfig, had_objects: bool) -> Source:
     )
 
 
-def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, server: HttpServer, reused: bool) -> Loop:
+def _loop(
+    config: AgentConfig, datapath: Datapath, facts: Facts, server: HttpServer, reused: bool
+) -> tuple[Loop, ClientAddressing]:
     ports = HealthCheckPorts(server, facts.healthy)
     datapath.store_node(features=0)
     programs: Future[None] | None = None
@@ -108,7 +112,11 @@ def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, server: HttpSer
         external_ip_cidrs=config.external_ip_cidrs,
         service_cidrs=config.service_cidrs,
     )
-    return Loop(datapath, settings, facts, reused=reused, programs=programs, applied=NodeView(facts, ports))
+    clients = ClientAddressing(datapath.maps)
+    node_view = NodeView(facts, ports, clients.start)
+    loop = Loop(datapath, settings, facts, reused=reused, programs=programs, applied=node_view)
+    clients.tell(loop.put)
+    return loop, clients
 
 
 def _in_thread(datapath: Datapath) -> Future[None]:

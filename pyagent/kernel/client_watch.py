@@ -8,6 +8,7 @@ before it starts the pod's first process, so the map is filled by then.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import selectors
 import socket
@@ -28,6 +29,7 @@ from pyagent.model.failures import KernelRefused
 log = logging.getLogger(__name__)
 NO_ADDRESS = bytes(16)
 RETRY_SECONDS = 0.005
+FIND_SECONDS = 1.0
 RETRIES = 40
 """A new file in /run/netns becomes a namespace when it is mounted over, a moment later."""
 
@@ -65,7 +67,7 @@ class ClientWatch:
         self._pending: dict[Path, int] = {}
         self._wake, self._woken = socket.socketpair()
         self._stopping = threading.Event()
-        self._unknown: set[int] = set()
+        self._unknown: dict[int, int] = {}  # cookie -> a process there
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
 
@@ -77,10 +79,14 @@ class ClientWatch:
         self._wake.send(b"x")
         self._thread.join(timeout=2)
 
-    def find(self, cookie: int) -> None:
-        """A socket of this namespace was refused because nobody knows its address: look for it now."""
+    def find(self, cookie: int, pid: int) -> None:
+        """A socket of this namespace was refused because nobody knows its address: look for it now.
+
+        Args:
+            pid: the process that made the call.
+        """
         with self._lock:
-            self._unknown.add(cookie)
+            self._unknown[cookie] = pid
         self._wake.send(b"x")
 
     def _run(self) -> None:
@@ -159,24 +165,24 @@ class ClientWatch:
             self._changed(dict(self._known))
 
     def _find_unknown(self) -> None:
-        """Look among the processes' namespaces for those that are not in /run/netns."""
+        """Look at the process that called, then among all processes' namespaces."""
         with self._lock:
-            wanted, self._unknown = self._unknown, set()
-        wanted -= self._known.keys()
+            unknown, self._unknown = self._unknown, {}
+        wanted = {cookie: pid for cookie, pid in unknown.items() if cookie not in self._known}
+        callers = [Path(f"/proc/{pid}/ns/net") for pid in wanted.values()]
         seen: set[int] = set()
-        until = time.monotonic() + 1.0
-        for path in of_processes() if wanted else ():
+        until = time.monotonic() + FIND_SECONDS
+        for path in itertools.chain(callers, of_processes()):
+            if not wanted or time.monotonic() > until:
+                return
             with contextlib.suppress(OSError, KernelRefused):  # gone meanwhile, or not ours to enter
                 inode = path.stat().st_ino
                 if inode in seen:
                     continue
                 seen.add(inode)
                 cookie, addresses = inside(path, lambda: (netns_cookie(), addresses_here()))
-                if cookie in wanted:
+                if wanted.pop(cookie, None) is not None:
                     self._learn(cookie, addresses)
-                    wanted.discard(cookie)
-            if not wanted or time.monotonic() > until:
-                return
 
 
 def select_has_data(one: socket.socket) -> bool:

@@ -1,0 +1,96 @@
+"""Client addresses for source ranges: from namespaces to map writes, found in time for a second try."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from pyagent.datapath.layout import CLIENT_ADDRESSES
+from pyagent.datapath.writes import Put, Remove, Write
+from pyagent.kernel.client_watch import ClientAddresses, ClientWatch
+from pyagent.kernel.event_ring import EventRing
+from pyagent.kernel.map_set import MapSet
+from pyagent.model.outcome import Outcome
+
+_COOKIE = struct.Struct("=Q")
+WAIT_SECONDS = 1.0
+
+
+class ClientsChanged(msgspec.Struct, frozen=True):
+    """Every network namespace that is known: cookie -> addresses."""
+
+    clients: Mapping[int, ClientAddresses]
+
+
+class ClientWrites:
+    """From what is known to what must be written; used by the loop's thread only."""
+
+    def __init__(self, maps: MapSet) -> None:
+        self._held: dict[int, ClientAddresses] = {
+            _COOKIE.unpack(key)[0]: ClientAddresses(value[:16], value[16:])
+            for key, value in maps.items("client_addresses")
+        }
+
+    def follow(self, clients: Mapping[int, ClientAddresses]) -> Iterator[Write]:
+        """The writes that make the map equal to `clients`."""
+        for cookie, addresses in clients.items():
+            if self._held.get(cookie) != addresses:
+                self._held[cookie] = addresses
+                yield Put("client_addresses", _COOKIE.pack(cookie), CLIENT_ADDRESSES.pack(*addresses))
+        for cookie in self._held.keys() - clients.keys():
+            del self._held[cookie]
+            yield Remove("client_addresses", _COOKIE.pack(cookie))
+
+
+class UnknownClients:
+    """A thread that hears of refusals for want of the client's address and has it looked up."""
+
+    def __init__(self, maps: MapSet, watch: ClientWatch) -> None:
+        self._ring = EventRing(maps)
+        self._watch = watch
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="unknown-clients", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=2)
+        self._ring.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            if self._ring.wait(WAIT_SECONDS):
+                for event in self._ring.read():
+                    if event.outcome == Outcome.REFUSED_UNKNOWN_SOURCE:
+                        self._watch.find(event.netns, event.pid)
+
+
+class ClientAddressing:
+    """Both threads together; started when the first Service has source ranges, since most nodes have none."""
+
+    def __init__(self, maps: MapSet) -> None:
+        self._maps = maps
+        self._tell: Callable[[ClientsChanged], None] | None = None
+        self._threads: tuple[ClientWatch, UnknownClients] | None = None
+
+    def tell(self, put: Callable[[ClientsChanged], None]) -> None:
+        """Where changes go. Before `start`."""
+        self._tell = put
+
+    def start(self) -> None:
+        if self._threads is not None or self._tell is None:
+            return
+        put = self._tell
+        watch = ClientWatch(lambda known: put(ClientsChanged(known)))
+        self._threads = (watch, UnknownClients(self._maps, watch))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        for thread in self._threads or ():
+            thread.stop()
