@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pyagent.agent.facts import Facts
 from pyagent.agent.facts_view import HealthPage, View
 from pyagent.agent.http_exchange import JSON, Handler, Page, Response, pages
+from pyagent.agent.kernel_counters import KernelCounters
 from pyagent.agent.stacks import stacks
+
+if TYPE_CHECKING:
+    from pyagent.agent.metrics import Metrics
 
 PROXY_MODE = "kubesock"
 CONFIG_KEY = "kubeproxy.config.k8s.io"
@@ -44,12 +49,12 @@ def metrics_pages(
         profiling: serve /debug/stacks too.
     """
 
-    def exposition() -> Response:
+    def scraped() -> Response:
         body, content_type = metrics()
         return Response(body, content_type)
 
     known: dict[str, Page] = {
-        "/metrics": exposition,
+        "/metrics": scraped,
         "/healthz": lambda: Response("ok"),
         "/proxyMode": lambda: Response(PROXY_MODE),
         "/configz": lambda: _json({CONFIG_KEY: configuration()}),
@@ -57,6 +62,25 @@ def metrics_pages(
     if profiling:
         known["/debug/stacks"] = lambda: Response(stacks())
     return pages(known)
+
+
+def exposition(facts: Facts, counters: Callable[[], KernelCounters]) -> Callable[[], tuple[bytes, str]]:
+    """Metrics for `metrics_pages`. The client library is loaded at the first scrape: it costs 50 ms and up to
+    10 MB, which an agent that nobody scrapes does not pay.
+
+    Args:
+        counters: reads the kernel's maps; may raise KubesockError or OSError.
+    """
+    made: list[Metrics] = []
+
+    def scrape() -> tuple[bytes, str]:
+        if not made:
+            from pyagent.agent.metrics import Metrics
+
+            made.append(Metrics(facts, counters))
+        return made[0].exposition()
+
+    return scrape
 
 
 def _health(facts: Facts, page: HealthPage) -> Response:

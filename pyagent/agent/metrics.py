@@ -1,8 +1,7 @@
 """Metrics for Prometheus: kube-proxy's names where the meaning is the same, ours beside them.
 
-Nothing is counted here: all is read from `Facts` and from the kernel's maps when asked for. Import this
-module only for a scrape: the client library costs 50 ms and 4 to 10 MB, which an agent that nobody scrapes
-need not pay.
+Nothing is counted here: all is read from `Facts` and from the kernel's maps when asked for. Not to be imported
+before a scrape, see `health.exposition`.
 """
 
 from __future__ import annotations

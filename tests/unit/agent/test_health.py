@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -187,6 +189,20 @@ def test_the_metrics_server_serves_metrics_and_a_ping(server: HttpServer) -> Non
     assert metrics.body == b"kubesock_ready 1\n"
     assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert get(port, "/healthz").body == b"ok"
+
+
+def test_metrics_are_loaded_at_the_first_scrape() -> None:
+    code = (
+        "import sys\n"
+        "from pyagent.agent.facts import Facts\n"
+        "from pyagent.agent.health import exposition\n"
+        "from pyagent.agent.kernel_counters import KernelCounters\n"
+        "scrape = exposition(Facts(), KernelCounters)\n"
+        "print('prometheus_client' in sys.modules, 'http.server' in sys.modules)\n"
+        "print(b'kubesock_ready 0.0' in scrape()[0], scrape()[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False False", "True text/plain; version=0.0.4; charset=utf-8"]
 
 
 def test_the_proxy_mode_is_ours(server: HttpServer) -> None:
