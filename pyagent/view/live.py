@@ -69,7 +69,7 @@ class LiveSet(NamedTuple):
     set_id: int
     service_port: int
     header: int  # word 1 of the block
-    members: list[int]
+    members: memoryview[int]  # a list for each of 10,000 sets would take megabytes
 
     @property
     def view(self) -> int:
@@ -108,7 +108,7 @@ def live_sets(raw: RawMaps, incarnations: Mapping[int, int]) -> list[LiveSet]:
             continue
         owner = slots[first]
         if incarnations.get(owner >> 32) == owner & 0xFFFFFFFF:
-            found.append(LiveSet(set_id, owner >> 32, slots[first + 1], slots[start:end].tolist()))
+            found.append(LiveSet(set_id, owner >> 32, slots[first + 1], slots[start:end]))
     return found
 
 

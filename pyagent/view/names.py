@@ -53,13 +53,15 @@ def service_port_names(names: Mapping[bytes, bytes]) -> list[PortName]:
     keys = _KEY.iter_unpack(b"".join([k for k, _ in whole]))
     values = _VALUE.iter_unpack(b"".join([v for _, v in whole]))
     found = []
+    service_port = int(NameKind.SERVICE_PORT)
     for (kind, identifier), (incarnation, family, protocol, service_type, policy, data) in zip(
         keys, values, strict=True
     ):
-        if kind != NameKind.SERVICE_PORT or protocol not in PROTOCOLS or family not in FAMILIES:
+        if kind != service_port or protocol not in PROTOCOLS or family not in FAMILIES:
             continue
+        end = data.find(b"\0")
         try:
-            text = data.rstrip(b"\0").decode()
+            text = (data if end < 0 else data[:end]).decode()
         except UnicodeDecodeError:
             continue
         namespace, slash, rest = text.partition("/")

@@ -52,22 +52,28 @@ def table_text(
     Args:
         at_least: widths of an earlier table that this one continues.
     """
-    cells = [[column.text(row) for column in columns] for row in rows]
-    for index, line in enumerate(cells):
-        if not "".join(line).isprintable():
-            cells[index] = [printable(cell) for cell in line]
+    if not columns:
+        return "", []
+    texts = [_printables(column.texts(rows)) for column in columns]
     head = [column.header for column in columns]
-    measured = [head, *cells] if headers else cells
-    widths = [max(map(len, column)) for column in zip(*measured, strict=True)] or [0] * len(head)
-    widths = [max(pair) for pair in zip(widths, at_least, strict=True)] if at_least else widths
-    line_format = GAP.join(f"{{:<{width}}}" for width in widths[:-1]) + GAP + "{}"
-    lines = [line_format.format(*line) for line in cells]
+    widths = [max(map(len, column), default=0) for column in texts]
+    for least in ([len(title) for title in head] if headers else [], at_least):
+        widths = [max(pair) for pair in zip(widths, least, strict=True)] if least else widths
+    # Column by column and with `%`: a table of 10,000 rows takes half the time.
+    line_format = GAP.join([*(f"%-{width}s" for width in widths[:-1]), "%s\n"])
+    cells = zip(*texts, strict=True)
     if color:
         lines = [_coloured(columns, row, line, widths) for row, line in zip(rows, cells, strict=True)]
+    else:
+        lines = list(map(line_format.__mod__, cells))
     if headers:
-        title = line_format.format(*head)
-        lines.insert(0, f"{_BOLD}{title}{_RESET}" if color else title)
-    return "".join(f"{line.rstrip()}\n" for line in lines), widths
+        title = line_format % tuple(head)
+        lines.insert(0, f"{_BOLD}{title.rstrip()}{_RESET}\n" if color else title)
+    return "".join(lines), widths
+
+
+def _printables(texts: list[str]) -> list[str]:
+    return texts if "".join(texts).isprintable() else [printable(text) for text in texts]
 
 
 def _coloured(columns: Sequence[Column], row: Row, line: Sequence[str], widths: Sequence[int]) -> str:
@@ -75,7 +81,7 @@ def _coloured(columns: Sequence[Column], row: Row, line: Sequence[str], widths: 
     for column, text, width in zip(columns, line, widths, strict=True):
         style = _STYLES[column.alarm(row)] if column.alarm else ""
         texts.append(f"{style}{text}{_RESET}{' ' * (width - len(text))}" if style else text.ljust(width))
-    return GAP.join(texts)
+    return GAP.join(texts).rstrip() + "\n"
 
 
 def json_text(value: Any, indent: int = 2) -> str:

@@ -16,7 +16,9 @@ Row = dict[str, Any]
 
 def plain(value: Any) -> str:
     """A field as a cell."""
-    if value is None or value == "":
+    if type(value) is str:  # first, for most are
+        return value or "-"
+    if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -40,8 +42,12 @@ class Column(NamedTuple):
     wide: bool = False
     alarm: Callable[[Row], int] | None = None
 
-    def text(self, row: Row) -> str:
-        return self.cell(row) if self.cell else plain(row.get(self.field))
+    def texts(self, rows: Sequence[Row]) -> list[str]:
+        """The cells of all rows."""
+        if self.cell is not None:
+            return list(map(self.cell, rows))
+        field = self.field
+        return [plain(row.get(field)) for row in rows]
 
 
 class Table(NamedTuple):
