@@ -1,7 +1,7 @@
 """Metrics for Prometheus: kube-proxy's names where the meaning is the same, ours beside them.
 
-Nothing is counted here: all is read from `Facts` and from the kernel's maps when asked for. Not to be imported
-before a scrape, see `health.exposition`.
+Nothing is counted here: all is read from `Facts` and from the kernel's maps when asked for. Not to be
+imported before a scrape, see `health.exposition`.
 """
 
 from __future__ import annotations
