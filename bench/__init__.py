@@ -1,0 +1,1 @@
+"""What kubesock costs on this machine: `python -m bench`."""

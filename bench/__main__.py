@@ -1,0 +1,119 @@
+"""`python -m bench [--quick] [NAME...]`: measures, prints tables, writes RESULTS.md.
+
+Everything happens in network namespaces and cgroups that it makes, bounded in rounds and time, and is taken away
+at the end, on Ctrl-C and on SIGTERM; what a killed run left, the next one removes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from bench import machine
+from bench.lab import Lab
+from bench.parts import agent, connect, datagrams, memory, peer, planning, traffic
+from bench.scale import FULL, QUICK, Scale
+from bench.tables import Table, rendered
+from pyagent.demo.calls import call
+from pyagent.demo.requirements import missing_requirements
+from pyagent.demo.sandbox import Sandbox, remove_leftovers
+from pyagent.model.failures import KubesockError
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+PART_SECONDS = 300.0
+
+PARTS: dict[str, Callable[[Lab, Scale], list[Table]]] = {
+    "connect": connect.run,
+    "datagrams": datagrams.run,
+    "traffic": traffic.run,
+    "planning": planning.run,
+    "memory": memory.run,
+    "agent": agent.run,
+    "peer": peer.run,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 all measured, 1 a part failed, 2 usage or a machine that cannot."""
+    options = _options(arguments)
+    missing = missing_requirements()
+    if missing:
+        print("bench:", "; ".join(map(str, missing)), file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
+    remove_leftovers("bench")
+    names = options.names or list(PARTS)
+    shown = " ".join(["python -m bench", *arguments])
+    head = _head(machine.facts(shown))
+    print(head, flush=True)
+    sections, failed = [head], []
+    began = time.monotonic()
+    with Sandbox.create("bench") as sandbox:
+        for name in names:
+            try:
+                text = _measured(sandbox, name, QUICK if options.quick else FULL)
+            except (KubesockError, OSError) as error:
+                failed.append(name)
+                text = f"## {name}\n\nnot measured: {error}\n"
+            print(text, flush=True)
+            sections.append(text)
+    sections.append(f"Measured in {time.monotonic() - began:.0f} s.\n")
+    print(sections[-1], flush=True)
+    output = options.output or (None if options.names else RESULTS)
+    if output is not None:
+        output.write_text("\n".join(sections))
+        print(f"bench: wrote {output}", file=sys.stderr)
+    if failed:
+        print(f"bench: not measured: {', '.join(failed)}; see above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="What kubesock costs on this machine."
+    )
+    parser.add_argument("--quick", action="store_true", help="smaller, a minute and a half")
+    parser.add_argument(
+        "--output", type=Path, help=f"file for the tables (default: {RESULTS.name}, if all is measured)"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"parts (default: all): {' '.join(PARTS)}")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in PARTS]
+    if unknown:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    return options
+
+
+def _measured(sandbox: Sandbox, name: str, scale: Scale) -> str:
+    """One part's tables as text. A part has a process of its own, so that none leaves its heap to the next."""
+    began = time.monotonic()
+    tables = call(partial(_run, sandbox, name, scale), timeout=PART_SECONDS)
+    texts = [f"## {name} ({time.monotonic() - began:.0f} s)\n", *map(rendered, tables)]
+    return "\n".join(texts)
+
+
+def _run(sandbox: Sandbox, name: str, scale: Scale) -> list[Table]:
+    return PARTS[name](Lab(sandbox, name), scale)
+
+
+def _head(facts: Sequence[tuple[str, str]]) -> str:
+    lines = [f"* {name}: {value}" for name, value in facts]
+    return "\n".join(["# What kubesock costs", "", *lines, ""])
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,228 @@
+"""`kubesock run` as a process: start to ready, changed file to kernel, memory, CPU at rest, time of a list verb."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from bench import objects
+from bench.held import HeldSet
+from bench.lab import Lab
+from bench.objects import Plan
+from bench.ratios import summarize
+from bench.scale import Scale
+from bench.tables import Table, duration, size
+from pyagent.demo.agent_process import Agent
+from pyagent.demo.calls import call
+from pyagent.demo.children import started_at
+from pyagent.kernel.datapath import cleanup
+from pyagent.model.failures import KubesockError
+
+CHANGED = Plan("changed", 1, 10, 10)
+"""Its slice is the file that changes."""
+
+SERVICES_PER_FILE = 100
+READY_SECONDS, CHANGE_SECONDS = 30.0, 5.0
+LARGE = 10_000  # Services, from where on the larger budgets hold
+START = {"small": 1.0, "large": 1.5}
+PSS = {"small": 60e6, "large": 120e6}
+LIST = {"small": 0.15, "large": 0.3}
+CHANGE_P50 = 0.010
+CPU = 0.005
+LIST_RUNS = 5
+COLUMNS = ("what", "median", "p10–p90", "p99", "budget", "met")
+
+
+def run(lab: Lab, scale: Scale) -> list[Table]:
+    return [_table(lab, scale, services, endpoints) for services, endpoints in scale.agent_sizes]
+
+
+def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
+    folder = lab.sandbox.folder / f"manifests-{services}"
+    _write_manifests(folder, services, endpoints)
+    kind = "large" if services >= LARGE else "small"
+    bench = _AgentBench(lab, folder)
+    cold = [bench.start(pinned=False) for _ in range(scale.starts)]
+    warm = [bench.start(pinned=True) for _ in range(scale.starts)]
+    rows = [
+        _row("start → ready, nothing pinned", cold, START[kind]),
+        _row("start → ready, pinned", warm),
+    ]
+    with bench.running() as agent:
+        pid = agent.process.pid
+        changes = bench.changes(agent, scale.changes)
+        rows.append(_row("changed file → kernel", changes, CHANGE_P50))
+        share = _cpu_share(pid, scale.idle_seconds)
+        lists = [_time_of_list(agent, services + 1) for _ in range(LIST_RUNS)]
+        memory = _pss(pid)
+    met = "yes" if share < CPU else "no"
+    rows += [
+        ("CPU at rest", f"{share:.2%}", "", "", f"< {CPU:.1%}", met),
+        (
+            "memory (PSS)",
+            size(memory),
+            "",
+            "",
+            f"≤ {size(PSS[kind])}",
+            "yes" if memory <= PSS[kind] else "no",
+        ),
+        _row(f"`kubesock services -A`, {services + 1:,} rows", lists, LIST[kind]),
+    ]
+    notes = (
+        f"Starts: {scale.starts} each; nothing pinned also means an empty state directory. Changes: {scale.changes}, a "
+        f"slice of {CHANGED.endpoints} endpoints in a file of its own, renamed into place; until the new set word is seen "
+        f"in the pinned map. At rest: {scale.idle_seconds:.0f} s.",
+    )
+    return Table(f"Agent, {services:,} Services × {endpoints} endpoints from files", COLUMNS, rows, notes)
+
+
+def _write_manifests(folder: Path, services: int, endpoints: int) -> None:
+    folder.mkdir()
+    wanted = list(objects.plans(services, endpoints))
+    for start in range(0, services, SERVICES_PER_FILE):
+        content = objects.manifest(wanted[start : start + SERVICES_PER_FILE])
+        (folder / f"services-{start:06}.json").write_bytes(content)
+    (folder / "changed-service.json").write_bytes(objects.service_manifest(CHANGED))
+    (folder / "changed-slice.json").write_bytes(objects.slice_manifest(CHANGED, 0))
+
+
+class _AgentBench:
+    """Starts and stops agents on one manifests directory."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self._lab = lab
+        self._folder = folder
+        self._bpffs = lab.sandbox.bpffs / folder.name
+        self._state = lab.sandbox.folder / f"state-{folder.name}"
+        self._skip = 0
+
+    def start(self, pinned: bool) -> float:
+        """Seconds from the start of a process to the first 200 of its /readyz."""
+        if not pinned:
+            self.remove()
+        with self._agent() as (_, seconds):
+            return seconds
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Agent]:
+        """An agent for a while; everything of it is removed afterwards."""
+        try:
+            with self._agent() as (agent, _):
+                yield agent
+        finally:
+            self.remove()
+
+    def remove(self) -> None:
+        cleanup(self._bpffs)
+        shutil.rmtree(self._state, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _agent(self) -> Iterator[tuple[Agent, float]]:
+        agent = Agent(
+            self._lab.sandbox,
+            ("--manifests", str(self._folder)),
+            node_name="bench",
+            cgroup=self._lab.hooked,
+            bpffs=self._bpffs,
+            state_dir=self._state,
+            netns=self._lab.place,
+        )
+        try:
+            ready = call(
+                partial(_wait_ready, agent.health_port), netns=self._lab.place, timeout=READY_SECONDS + 5
+            )
+            if ready is None:
+                raise KubesockError(f"the agent is not ready after {READY_SECONDS:g} s\n{agent.log_tail()}")
+            yield agent, ready - _start_of(agent.process.pid)
+        finally:
+            agent.stop()
+
+    def changes(self, agent: Agent, count: int) -> list[float]:
+        """Seconds from the rename of a changed file to the changed word in the kernel, of each change."""
+        held = HeldSet(agent.bpffs, CHANGED)
+        seconds = []
+        for _ in range(count):
+            self._skip += 1
+            new = self._folder / ".changed-slice"
+            new.write_bytes(objects.slice_manifest(CHANGED, self._skip))
+            before = held.word()
+            began = time.perf_counter()
+            new.rename(self._folder / "changed-slice.json")
+            while held.word() == before:
+                if time.perf_counter() - began > CHANGE_SECONDS:
+                    raise KubesockError(f"a changed file has not reached the kernel\n{agent.log_tail()}")
+            seconds.append(time.perf_counter() - began)
+            held.check(objects.replaced_pod(CHANGED, self._skip))
+            time.sleep(0.02)  # one change at a time: the agent is at rest again
+        held.close()
+        return seconds
+
+
+def _wait_ready(port: int) -> float | None:
+    """CLOCK_BOOTTIME of the first 200 of /readyz; None: not in time."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+        with contextlib.suppress(OSError, http.client.HTTPException):  # not listening yet
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return time.clock_gettime(time.CLOCK_BOOTTIME)
+        connection.close()
+        time.sleep(0.005)
+    return None
+
+
+def _start_of(pid: int) -> float:
+    """CLOCK_BOOTTIME of a process's start, to 10 ms."""
+    ticks = started_at(pid)
+    if ticks is None:
+        raise KubesockError("the agent ended while it was measured")
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_share(pid: int, seconds: float) -> float:
+    began, spent = time.perf_counter(), _cpu_nanoseconds(pid)
+    time.sleep(seconds)
+    return (_cpu_nanoseconds(pid) - spent) / 1e9 / (time.perf_counter() - began)
+
+
+def _cpu_nanoseconds(pid: int) -> int:
+    """CPU time of all threads; finer than /proc/PID/stat, which counts in 10 ms."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def _pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "Pss":
+            return int(value.split()[0]) * 1024
+    raise KubesockError("the kernel tells no PSS")
+
+
+def _time_of_list(agent: Agent, rows: int) -> float:
+    began = time.perf_counter()
+    code, out, err = agent.verb("services", "-A", "--no-headers")
+    seconds = time.perf_counter() - began
+    if code != 0 or len(out.splitlines()) < rows:
+        raise KubesockError(
+            f"kubesock services ended with {code}, {len(out.splitlines())} rows: {err.strip()}"
+        )
+    return seconds
+
+
+def _row(what: str, seconds: list[float], budget: float | None = None) -> tuple[str, ...]:
+    found = summarize(seconds)
+    return (
+        what,
+        duration(found.median),
+        f"{duration(found.p10)}–{duration(found.p90)}",
+        duration(found.p99),
+        "" if budget is None else f"≤ {duration(budget)}",
+        "" if budget is None else ("yes" if found.median <= budget else "no"),
+    )

@@ -1,0 +1,182 @@
+"""The same connect() through NAT rules as kube-proxy's nftables mode loads them, in a namespace of their own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import objects
+from bench.lab import Lab, Programmed, measured
+from bench.lanes import Client, Lane
+from bench.objects import PORT, TARGET_PORT, Plan
+from bench.scale import ENDPOINTS_OF_OTHERS, Scale
+from bench.tables import RATIO_COLUMNS, Table, duration, ratio_row
+from pyagent.model.failures import KubesockError
+
+LOAD_SECONDS = 120.0
+
+
+def run(lab: Lab, scale: Scale) -> list[Table]:
+    """Both at the same numbers of Services, call by call in one process that enters both namespaces."""
+    if shutil.which("nft") is None:
+        note = "Skipped: `nft` is not installed (package nftables)."
+        return [Table("Through kube-proxy's kind of nftables rules", ("what",), [], (note,))]
+    client = Client(lab)
+    tables = []
+    with Programmed(lab) as programmed:
+        programmed.attach()
+        for services in scale.peer_services:
+            programmed.grow(services, ENDPOINTS_OF_OTHERS)
+            rules = lab.new_place(f"nft-{services}")
+            took = _load(lab, rules, services)
+            tables.append(_compare(client, scale, services, rules, took))
+    return tables
+
+
+def _compare(client: Client, scale: Scale, services: int, rules: Path, took: float) -> Table:
+    ten = measured("ten")
+    pod, frontend = ten.pod(0), ten.cluster_ips[0]
+    rows = []
+    for protocol in ("tcp", "udp"):
+        lanes = [
+            Lane("direct", "connect", False, protocol, pod, TARGET_PORT, ten.endpoints),
+            Lane("A/A", "connect", False, protocol, pod, TARGET_PORT, ten.endpoints),
+            Lane("kubesock, Service", "connect", True, protocol, frontend, PORT),
+            Lane("kubesock, other", "connect", True, protocol, pod, TARGET_PORT, ten.endpoints),
+        ]
+        if protocol == "tcp":  # a UDP connect() sends nothing, so rules see nothing of it
+            lanes += [
+                Lane("nftables, Service", "connect", False, protocol, frontend, PORT, place=rules),
+                Lane("nftables, other", "connect", False, protocol, pod, TARGET_PORT, ten.endpoints, rules),
+            ]
+        else:
+            lanes = [lane._replace(operation="trip", addresses=1, answerer=pod) for lane in _trips()]
+            lanes = [lane._replace(place=rules if "nftables" in lane.name else None) for lane in lanes]
+        times = client.run(lanes, scale.rounds)
+        what = "connect()" if protocol == "tcp" else "round trip"
+        rows += [
+            ratio_row(
+                f"{protocol.upper()} {what}, {lane.name}",
+                times.ratio(lane.name, "direct"),
+                times.of("direct"),
+            )
+            for lane in lanes[1:]
+        ]
+    notes = (
+        f"Reference: a direct call in a namespace without rules or hooks. The rules took {duration(took)} to load with one "
+        "`nft -f`.",
+    )
+    title = f"Through kube-proxy's kind of nftables rules, {services:,} Services × {ENDPOINTS_OF_OTHERS} endpoints"
+    return Table(title, RATIO_COLUMNS, rows, notes)
+
+
+def _trips() -> list[Lane]:
+    one = measured("one")
+    pod, frontend = one.pod(0), one.cluster_ips[0]
+    return [
+        Lane("direct", "trip", False, "udp", pod, TARGET_PORT, answerer=pod),
+        Lane("A/A", "trip", False, "udp", pod, TARGET_PORT, answerer=pod),
+        Lane("kubesock, Service", "trip", True, "udp", frontend, PORT, answerer=pod),
+        Lane("nftables, Service", "trip", False, "udp", frontend, PORT, answerer=pod),
+    ]
+
+
+def _load(lab: Lab, place: Path, services: int) -> float:
+    """Load the rules into a namespace. Returns the seconds that it took."""
+    wanted = [measured("one"), measured("ten"), *objects.plans(services, ENDPOINTS_OF_OTHERS)]
+    file = lab.sandbox.folder / f"{place.name}.nft"
+    file.write_text("\n".join(ruleset(wanted)))
+    began = time.perf_counter()
+    done = subprocess.run(
+        ["nsenter", f"--net={place}", "nft", "-f", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=LOAD_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise KubesockError(f"nft does not load the peer's rules: {done.stderr.strip()[:300]}")
+    return time.perf_counter() - began
+
+
+def ruleset(wanted: list[Plan]) -> Iterator[str]:
+    """IPv4 rules of the kind that pkg/proxy/nftables of Kubernetes 1.33 writes for ClusterIP Services.
+
+    A verdict map leads from address, protocol and port to the Service's chain, which draws an endpoint's chain.
+    """
+    yield "add table ip kube-proxy"
+    yield "table ip kube-proxy {"
+    yield from _service_chains(wanted)
+    yield from _FRAME
+    yield " map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; elements = {"
+    for plan in wanted:
+        for protocol in _protocols(plan):
+            yield f"  {plan.cluster_ips[0]} . {protocol} . {PORT} : goto {_chain(plan, protocol)},"
+    yield " } }"
+    addresses = ", ".join(plan.cluster_ips[0] for plan in wanted)
+    yield f" set cluster-ips {{ type ipv4_addr; elements = {{ {addresses} }}; }}"
+    yield "}"
+
+
+def _protocols(plan: Plan) -> tuple[str, ...]:
+    return ("tcp", "udp") if plan.dual_stack else ("tcp",)
+
+
+def _chain(plan: Plan, protocol: str) -> str:
+    return f"service-{plan.number:08X}-bench/{plan.name}/{protocol}/http".replace("/", "_")
+
+
+def _service_chains(wanted: list[Plan]) -> Iterator[str]:
+    yield " chain mark-for-masquerade { meta mark set meta mark or 0x4000 }"
+    for plan in wanted:
+        for protocol in _protocols(plan):
+            name = _chain(plan, protocol)
+            draws = []
+            for number in range(plan.endpoints):
+                endpoint = f"endpoint-{number}-{name}"
+                draws.append(f"{number} : goto {endpoint}")
+                pod = plan.pod(number)
+                yield f" chain {endpoint} {{"
+                yield f"  ip saddr {pod} jump mark-for-masquerade"
+                yield f"  meta l4proto {protocol} dnat to {pod}:{TARGET_PORT}"
+                yield " }"
+            yield f" chain {name} {{"
+            yield (
+                f"  ip daddr {plan.cluster_ips[0]} {protocol} dport {PORT} ip saddr != {objects.POD_NETWORK}"
+                " jump mark-for-masquerade"
+            )
+            yield f"  numgen random mod {plan.endpoints} vmap {{ {', '.join(draws)} }}"
+            yield " }"
+
+
+_FRAME = """\
+ map no-endpoint-services { type ipv4_addr . inet_proto . inet_service : verdict; }
+ map firewall-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+ map service-nodeports { type inet_proto . inet_service : verdict; }
+ set nodeport-ips { type ipv4_addr; elements = { 10.1.0.1 }; }
+ chain services {
+  ip daddr . meta l4proto . th dport vmap @service-ips
+  ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
+ }
+ chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services }
+ chain firewall-check { ip daddr . meta l4proto . th dport vmap @firewall-ips }
+ chain cluster-ips-check { ip daddr @cluster-ips reject }
+ chain masquerading {
+  meta mark & 0x4000 == 0 return
+  meta mark set meta mark xor 0x4000
+  masquerade fully-random
+ }
+ chain filter-prerouting { type filter hook prerouting priority -110; ct state new jump firewall-check; }
+ chain filter-output { type filter hook output priority -110; ct state new jump firewall-check; }
+ chain filter-input { type filter hook input priority 0; ct state new jump service-endpoints-check; }
+ chain filter-output-post-dnat {
+  type filter hook output priority -90
+  ct state new jump service-endpoints-check
+  ct state new jump cluster-ips-check
+ }
+ chain nat-prerouting { type nat hook prerouting priority -100; jump services; }
+ chain nat-output { type nat hook output priority -100; jump services; }
+ chain nat-postrouting { type nat hook postrouting priority 100; jump masquerading; }""".splitlines()

@@ -1,0 +1,210 @@
+"""From bytes of the API server to the maps, inside one process and phase by phase."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from bench import objects
+from bench.lab import Lab
+from bench.objects import Plan
+from bench.ratios import Summary, judge, summarize
+from bench.scale import Scale
+from bench.tables import Table, duration
+from pyagent.agent.run import GC_THRESHOLD
+from pyagent.cluster.decode import decode_list, decode_watch_line
+from pyagent.datapath.held import HeldState
+from pyagent.datapath.layout import Capacities
+from pyagent.datapath.plan import plan
+from pyagent.demo.calls import call
+from pyagent.desired.nodes import Settings
+from pyagent.desired.snapshot import Snapshot
+from pyagent.desired.state import DesiredState
+from pyagent.kernel.map_set import MapSet
+from pyagent.model.failures import KubesockError
+
+SERVICES, ENDPOINTS = 10_000, 10
+LARGE = Plan("large", 7, 5000, 10_000)
+SYNC, WRITES = 1.0, 0.1
+CHANGE_P50, CHANGE_P99 = 0.002, 0.010
+COLUMNS = ("what", "p50", "p10–p90", "p99", "budget", "met")
+SYNC_SECONDS = 120.0
+
+
+class Phases(NamedTuple):
+    """Seconds of each step on the way."""
+
+    decode: float
+    snapshot: float
+    desired: float
+    plan: float
+    writes: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+class Answer(NamedTuple):
+    sync: Phases
+    list_bytes: int
+    one: list[Phases]
+    of_large: list[Phases]
+    thousand: list[Phases]
+
+
+class _Node:
+    """What the agent's loop holds, without the loop."""
+
+    def __init__(self, maps: MapSet) -> None:
+        self.maps = maps
+        self.snapshot = Snapshot("bench")
+        self.desired = DesiredState(Settings("bench"))
+        self.held = HeldState(Capacities())
+
+    def first_sync(self, services: bytes, slices: bytes) -> Phases:
+        clock = _Laps()
+        lists = decode_list("Service", services), decode_list("EndpointSlice", slices)
+        clock.lap()
+        self.snapshot.replace("Service", lists[0].objects)
+        self.snapshot.replace("EndpointSlice", lists[1].objects)
+        clock.lap()
+        dirty = self.snapshot.everything()
+        self.snapshot.take_dirty()
+        self.desired.update(self.snapshot, dirty)
+        change = self.desired.full()
+        clock.lap()
+        made = plan(self.held, change, complete=True)
+        clock.lap()
+        self.maps.apply(made.writes)
+        clock.lap()
+        if made.unfit or change.new_problems:
+            raise KubesockError(f"the bench's own objects are refused: {made.unfit} {change.new_problems}")
+        return clock.phases()
+
+    def change(self, lines: list[bytes]) -> Phases:
+        clock = _Laps()
+        decoded = [decode_watch_line("EndpointSlice", line) for line in lines]
+        clock.lap()
+        for line in decoded:
+            assert line.object is not None
+            self.snapshot.put("EndpointSlice", line.object)
+        clock.lap()
+        change = self.desired.update(self.snapshot, self.snapshot.take_dirty())
+        clock.lap()
+        made = plan(self.held, change)
+        clock.lap()
+        self.maps.apply(made.writes)
+        clock.lap()
+        if not made.writes or made.unfit:
+            raise KubesockError(f"a change wrote {len(made.writes)} times, unfit: {made.unfit}")
+        self.held.reclaim(made.freed)  # no hook runs on these maps, so there is no grace period to wait for
+        return clock.phases()
+
+
+class _Laps:
+    def __init__(self) -> None:
+        self._at = [time.perf_counter()]
+
+    def lap(self) -> None:
+        self._at.append(time.perf_counter())
+
+    def phases(self) -> Phases:
+        return Phases(*[b - a for a, b in zip(self._at, self._at[1:], strict=False)])
+
+
+def run(lab: Lab, scale: Scale) -> list[Table]:
+    """The first sync, each time in a new process, and changes after it."""
+    folder = lab.sandbox.bpffs / lab.part
+    folder.mkdir()
+    wanted = [*objects.plans(SERVICES, ENDPOINTS), LARGE]
+    lists = objects.service_listing(wanted), objects.slice_listing(wanted)
+    answers = []
+    for attempt in range(scale.syncs):
+        work = partial(_in_new_process, folder / str(attempt), *lists, scale.changes * 10)
+        answers.append(call(work, timeout=SYNC_SECONDS))
+    return [_sync_table(answers), _change_table(answers[-1])]
+
+
+def _in_new_process(folder: object, services: bytes, slices: bytes, changes: int) -> Answer:
+    from pathlib import Path
+
+    assert isinstance(folder, Path)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    maps = MapSet.create(folder, Capacities())
+    node = _Node(maps)
+    sync = node.first_sync(services, slices)
+    gc.collect()
+    gc.freeze()
+    small = list(objects.plans(SERVICES, ENDPOINTS))
+    one = [node.change([_line(small[i * 37 % SERVICES], i + 1)]) for i in range(changes)]
+    large = [node.change([_line(LARGE, i + 1)]) for i in range(changes // 5)]
+    thousand = [node.change([_line(p, 5000 + i) for p in small[:1000]]) for i in range(5)]
+    return Answer(sync, len(services) + len(slices), one, large, thousand)
+
+
+def _line(plan: Plan, skip: int) -> bytes:
+    found = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        **objects.endpoint_slice(plan, 0, skip=skip),
+    }
+    return json.dumps({"type": "MODIFIED", "object": found}).encode()
+
+
+def _sync_table(answers: list[Answer]) -> Table:
+    rows = [
+        _row(
+            f"first sync, {phase}",
+            [getattr(a.sync, phase) for a in answers],
+            WRITES if phase == "writes" else None,
+        )
+        for phase in Phases._fields
+    ]
+    rows.append(_row("first sync, all", [a.sync.total for a in answers], SYNC))
+    notes = (
+        f"{answers[0].list_bytes / 1e6:.0f} MB of JSON, {len(answers)} times in new processes, "
+        "with the agent's garbage collector settings.",
+    )
+    return Table(f"From lists to maps, {SERVICES:,} Services × {ENDPOINTS} endpoints", COLUMNS, rows, notes)
+
+
+def _change_table(answer: Answer) -> Table:
+    rows = [
+        _row(f"one endpoint, {phase}", [getattr(p, phase) for p in answer.one]) for phase in Phases._fields
+    ]
+    total = [p.total for p in answer.one]
+    rows += [
+        _row("one endpoint, all", total, CHANGE_P50),
+        _row("one endpoint, all, p99", total, CHANGE_P99, lambda s: s.p99),
+        _row(f"one endpoint of {LARGE.endpoints:,}", [p.total for p in answer.of_large]),
+        _row("1,000 slices at once", [p.total for p in answer.thousand]),
+    ]
+    notes = (
+        f"{len(total):,} changes after the first sync, each of another Service, from the bytes of the watch line to the "
+        "last write; without the thread that reads the stream and the queue behind it.",
+    )
+    return Table("From a watch line to the maps, at that size", COLUMNS, rows, notes)
+
+
+def _row(
+    what: str,
+    seconds: list[float],
+    budget: float | None = None,
+    figure: Callable[[Summary], float] | None = None,
+) -> tuple[str, ...]:
+    found = summarize(seconds)
+    return (
+        what,
+        duration(found.median),
+        f"{duration(found.p10)}–{duration(found.p90)}",
+        duration(found.p99),
+        "" if budget is None else f"≤ {duration(budget)}",
+        "" if budget is None else str(judge(found, budget, figure)),
+    )

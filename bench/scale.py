@@ -1,0 +1,51 @@
+"""How much is measured: everything, or what fits into a minute and a half."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Scale(NamedTuple):
+    """Sizes and repetitions.
+
+    Attributes:
+        rounds: timed calls of each lane.
+        services: beside the measured ones, for connect().
+        agent_sizes: (Services, endpoints of each) for the agent as a process.
+    """
+
+    rounds: int
+    services: tuple[int, ...]
+    peer_services: tuple[int, ...]
+    agent_sizes: tuple[tuple[int, int], ...]
+    starts: int
+    changes: int
+    syncs: int
+    blocks: int
+    idle_seconds: float
+
+
+FULL = Scale(
+    rounds=5000,
+    services=(1, 1000, 10_000, 60_000),
+    peer_services=(1000, 10_000),
+    agent_sizes=((10, 10), (1000, 10), (10_000, 10)),
+    starts=5,
+    changes=100,
+    syncs=5,
+    blocks=80,
+    idle_seconds=10.0,
+)
+QUICK = Scale(
+    rounds=1200,
+    services=(10, 1000),
+    peer_services=(1000,),
+    agent_sizes=((10, 10), (1000, 10)),
+    starts=3,
+    changes=50,
+    syncs=2,
+    blocks=24,
+    idle_seconds=3.0,
+)
+ENDPOINTS_OF_OTHERS = 3
+"""Of each Service beside the measured ones: 60,000 of them still fit the default map sizes."""
