@@ -6,6 +6,7 @@
 #define HOST_16(x) ((__u16)__builtin_bswap16(x))
 #define HOST_32(x) __builtin_bswap32(x)
 #define MAPPED_PREFIX __builtin_bswap32(0x0000ffff)
+#define LOOPBACK_IPV4 __builtin_bswap32(0x7f000001)
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)
 {

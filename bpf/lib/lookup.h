@@ -57,17 +57,23 @@ static __always_inline enum found find_frontend(struct frontend_key *key, u32 *t
 	return FOUND_UNSTABLE;
 }
 
-/* Which node owns the address; false: none, or a loopback that is not the node's. */
+/*
+ * Which node owns the address; false: none, or a loopback that is not the node's.
+ * All of 127.0.0.0/8 answers as 127.0.0.1 does.
+ */
 static __always_inline bool node_of(struct bpf_sock_addr *ctx, struct config *settings,
-				    struct address *addr, u32 *node)
+				    const struct address *addr, u32 *node)
 {
+	struct address key = *addr;
 	u32 *owner;
 
 	if (is_loopback(addr)) {
-		*node = NODE_OWN;
-		return bpf_get_netns_cookie(ctx) == settings->node_netns;
+		if (bpf_get_netns_cookie(ctx) != settings->node_netns)
+			return false;
+		if (is_ipv4(addr))
+			key.word[3] = LOOPBACK_IPV4;
 	}
-	owner = node_addresses.lookup(addr);
+	owner = node_addresses.lookup(&key);
 	if (!owner)
 		return false;
 	*node = *owner;

@@ -11,7 +11,7 @@ import gc
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -127,12 +127,14 @@ class Loop:
         programs: Future[None] | None,
         applied: Applied,
         needed: frozenset[Kind] = NEEDED,
+        least_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             reused: the maps are an earlier agent's and already serve.
             programs: loading of our programs; None when the attached ones are ours already.
+            least_seconds: between two plans.
             needed: kinds without whose lists nothing is written.
         """
         self._datapath = datapath
@@ -140,6 +142,9 @@ class Loop:
         self._facts = facts
         self._applied = applied
         self._needed = needed
+        self._least_seconds = least_seconds
+        self._last_plan = -least_seconds
+        self.usage: Mapping[str, tuple[int, int]] = {}
         self._clock = clock
         self._inbox: queue.SimpleQueue[InboxEvent] = queue.SimpleQueue()
         self._snapshot = Snapshot(settings.node_name)
@@ -154,6 +159,8 @@ class Loop:
         self._attached = programs is None
         self._reused = reused
         self._dirty = False
+        self._last_plan = self._clock()
+        self.usage = self._held.usage()
         self._retry_at: float | None = None
         self._retry_wait = RETRY_SECONDS[0]
         self._started = clock()
@@ -223,6 +230,8 @@ class Loop:
 
     def _next_due(self) -> float:
         due = [self._maintenance_at]
+        if self._dirty and self._least_seconds:
+            due.append(self._last_plan + self._least_seconds)
         if self._retry_at is not None:
             due.append(self._retry_at)
         if not self._planned and self._gate_at is not None:
@@ -237,15 +246,15 @@ class Loop:
                 self._snapshot.replace(event.kind, event.objects, event.problems)
                 self._listed.add(event.kind)
                 self._facts.listed(event.kind)
-                self._mark(event.received)
+                self._mark(event.received, event.kind, len(event.objects))
             case Changed():
                 if event.kind == "EndpointSlice":
                     self._triggers.note(event.object)
                 self._snapshot.put(event.kind, event.object)
-                self._mark(event.received)
+                self._mark(event.received, event.kind)
             case Deleted():
                 self._snapshot.delete(event.kind, event.namespace, event.name)
-                self._mark(event.received)
+                self._mark(event.received, event.kind)
             case Malformed():
                 self._snapshot.reject(event.kind, event.problem)
                 self._mark(event.received)
@@ -294,11 +303,13 @@ class Loop:
         self._desired.configure(self._settings)
         self._mark(self._clock())
 
-    def _mark(self, received: float) -> None:
+    def _mark(self, received: float, kind: str = "", count: int = 1) -> None:
         self._dirty = True
+        services = count if kind == "Service" else 0
+        endpoints = count if kind == "EndpointSlice" else 0
+        self._facts.queued(self._clock(), services=services, endpoints=endpoints)
         if self._changed_since is None:
             self._changed_since = received or self._clock()
-            self._facts.queued(self._clock())
 
     def _act(self) -> None:
         if self._may_plan() and (self._dirty or not self._planned or self._retry_due()):
@@ -316,7 +327,8 @@ class Loop:
         if not self._needed <= self._listed:
             return False
         if self._planned:
-            return self._retry_at is None or self._retry_due()
+            waited = self._clock() - self._last_plan >= self._least_seconds
+            return waited and (self._retry_at is None or self._retry_due())
         if self._listed >= WANTED:
             return True
         if self._gate_at is None:

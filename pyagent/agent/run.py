@@ -9,31 +9,35 @@ import signal
 import threading
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from pyagent.agent.bind_address import BindAddress, bind
 from pyagent.agent.clients import ClientAddressing
 from pyagent.agent.config import AgentConfig
 from pyagent.agent.effective_config import configz
 from pyagent.agent.facts import Facts
-from pyagent.agent.health import health_pages, metrics_pages
+from pyagent.agent.health import exposition, health_pages, metrics_pages
 from pyagent.agent.health_check_ports import HealthCheckPorts
 from pyagent.agent.http_exchange import Handler
 from pyagent.agent.http_server import HttpServer
 from pyagent.agent.kernel_counters import KernelCounters
 from pyagent.agent.logs import set_up
 from pyagent.agent.loop import InterfacesChanged, Loop
-from pyagent.agent.metrics import Metrics
 from pyagent.agent.node_view import NodeView
 from pyagent.agent.stale import Judge, Reaper
+from pyagent.agent.state_files import PROGRAMS
 from pyagent.cluster.api_source import open_api_source
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Capacities
 from pyagent.desired.nodes import Settings
-from pyagent.kernel.datapath import STAGING, Datapath
+from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_readings import outcome_counts
 from pyagent.kernel.mounts import cgroup2_root
 from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_addresses
-from pyagent.model.address import Protocol
+from pyagent.kernel.program_cache import ProgramCache
+from pyagent.model.address import Protocol as Transport
+from pyagent.model.address import is_loopback
 from pyagent.model.source_events import Source
 
 log = logging.getLogger(__name__)
@@ -52,34 +56,71 @@ def run(config: AgentConfig) -> None:
     for note in config.notes:
         log.info("%s", note)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    _prefer_others_when_memory_ends(config.oom_score_adj)
     cgroup = config.cgroup or cgroup2_root()
-    datapath = Datapath(config.bpffs, cgroup, Capacities(), unconnected_udp=config.udp == "all")
+    datapath = Datapath(
+        config.bpffs,
+        cgroup,
+        Capacities(),
+        unconnected_udp=config.udp == "all",
+        cache=ProgramCache(config.state_dir / PROGRAMS),
+    )
     opened = datapath.open()
     if opened.mounted:
         log.info("mounted a BPF file system at %s", opened.mounted)
-    facts = Facts()
-    server = HttpServer("http")
+    facts = Facts(stale_after=2 * config.sync_period)
+    # Two servers: a slow scrape must not delay a health check.
+    servers = HttpServer("health"), HttpServer("metrics")
     try:
-        source = _source(config, had_objects=opened.reused)
-        loop, clients = _loop(config, datapath, facts, server, reused=opened.reused)
-        reaper = _reaper(config, datapath, facts, loop)
-        addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_plain(found))))
-        _listen(config, server, facts, datapath)
-        server.start()
-        addresses.start()
-        source.start(loop.emit)
-        reaper.start()
-        _on_signals(loop)
-        try:
-            loop.run()
-        finally:
-            source.stop()
-            addresses.stop()
-            reaper.stop()
-            clients.stop()
+        _serve(config, datapath, facts, servers, reused=opened.reused)
     finally:
-        server.stop()
+        for server in servers:
+            server.stop()
         datapath.close()
+
+
+def _serve(
+    config: AgentConfig,
+    datapath: Datapath,
+    facts: Facts,
+    servers: tuple[HttpServer, HttpServer],
+    reused: bool,
+) -> None:
+    source = _source(config, had_objects=reused)
+    clients = ClientAddressing(datapath.maps)
+    node_view = NodeView(facts, HealthCheckPorts(servers[0], facts.healthy), clients.start)
+    loop = _loop(config, datapath, facts, node_view, reused=reused)
+    clients.tell(loop.put)
+    reaper = _reaper(config, datapath, facts, loop)
+    addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
+    _listen(config, servers, facts, loop, datapath)
+    started: list[Threaded] = []
+    try:
+        threads: tuple[Threaded, ...] = (*servers, addresses, reaper)
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+        source.start(loop.emit)
+        _on_signals(loop)
+        loop.run()
+    finally:
+        source.stop()
+        clients.stop()
+        for thread in started:
+            thread.stop()
+
+
+class Threaded(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def _prefer_others_when_memory_ends(score: int) -> None:
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(score))
+    except OSError as error:
+        log.info("oom_score_adj stays as it is: %s; needs CAP_SYS_RESOURCE", error.strerror)
 
 
 def _source(config: AgentConfig, had_objects: bool) -> Source:
@@ -94,10 +135,7 @@ def _source(config: AgentConfig, had_objects: bool) -> Source:
     )
 
 
-def _loop(
-    config: AgentConfig, datapath: Datapath, facts: Facts, server: HttpServer, reused: bool
-) -> tuple[Loop, ClientAddressing]:
-    ports = HealthCheckPorts(server, facts.healthy)
+def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, node_view: NodeView, reused: bool) -> Loop:
     datapath.store_node(features=0)
     programs: Future[None] | None = None
     if datapath.keeps_programs:
@@ -106,17 +144,21 @@ def _loop(
         programs = _in_thread(datapath)
     settings = Settings(
         node_name=config.node_name,
-        interface_addresses=_plain(node_addresses()),
+        interface_addresses=_usable(config, node_addresses()),
         node_port_ranges=config.node_port_addresses,
         remote_node_ports=config.remote_node_ports != "off",
         external_ip_cidrs=config.external_ip_cidrs,
         service_cidrs=config.service_cidrs,
     )
-    clients = ClientAddressing(datapath.maps)
-    node_view = NodeView(facts, ports, clients.start)
-    loop = Loop(datapath, settings, facts, reused=reused, programs=programs, applied=node_view)
-    clients.tell(loop.put)
-    return loop, clients
+    return Loop(
+        datapath,
+        settings,
+        facts,
+        reused=reused,
+        programs=programs,
+        applied=node_view,
+        least_seconds=config.min_sync_period,
+    )
 
 
 def _in_thread(datapath: Datapath) -> Future[None]:
@@ -136,24 +178,36 @@ def _in_thread(datapath: Datapath) -> Future[None]:
 
 
 def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop) -> Reaper:
-    protocols = frozenset({Protocol.UDP, Protocol.TCP} if config.terminate_tcp else {Protocol.UDP})
-    staging = datapath.bpffs / f"{STAGING}-connections"
-    reaper = Reaper(datapath.maps, staging, facts, loop.put, protocols)
+    protocols = frozenset({Transport.UDP, Transport.TCP} if config.terminate_tcp else {Transport.UDP})
+    reaper = Reaper(datapath.maps, datapath.cache, facts, loop.put, protocols)
     loop.end_stale_sockets(reaper, Judge(config.udp_grace))
     return reaper
 
 
-def _listen(config: AgentConfig, server: HttpServer, facts: Facts, datapath: Datapath) -> None:
+def _listen(
+    config: AgentConfig,
+    servers: tuple[HttpServer, HttpServer],
+    facts: Facts,
+    loop: Loop,
+    datapath: Datapath,
+) -> None:
     def counters() -> KernelCounters:
-        return KernelCounters(outcomes=outcome_counts(datapath.maps))
+        usage = loop.usage
+        return KernelCounters(
+            outcomes=outcome_counts(datapath.maps),
+            map_entries={name: used for name, (used, _capacity) in usage.items()},
+            map_capacity={name: capacity for name, (_used, capacity) in usage.items()},
+        )
 
-    metrics = Metrics(facts, counters)
-    effective = metrics_pages(metrics.exposition, lambda: configz(config), profiling=config.profiling)
     pages: tuple[tuple[str, BindAddress | None, Handler], ...] = (
         ("health", config.healthz_bind_address, health_pages(facts)),
-        ("metrics", config.metrics_bind_address, effective),
+        (
+            "metrics",
+            config.metrics_bind_address,
+            metrics_pages(exposition(facts, counters), lambda: configz(config), profiling=config.profiling),
+        ),
     )
-    for what, where, handler in pages:
+    for server, (what, where, handler) in zip(servers, pages, strict=True):
         if where is not None:
             server.listen_when_possible(
                 partial(bind, where), handler, f"{what} at {where}", hard_fail=config.bind_address_hard_fail
@@ -170,5 +224,7 @@ def _on_signals(loop: Loop) -> None:
     log.info("kubesock agent, process %d", os.getpid())
 
 
-def _plain(found: frozenset[InterfaceAddress]) -> frozenset[bytes]:
-    return frozenset(one.address for one in found)
+def _usable(config: AgentConfig, found: frozenset[InterfaceAddress]) -> frozenset[bytes]:
+    return frozenset(
+        one.address for one in found if config.localhost_node_ports or not is_loopback(one.address)
+    )

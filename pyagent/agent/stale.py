@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +22,7 @@ from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.stale_endpoints import Fate, fate
 from pyagent.kernel.connections import Connection, connections, load
 from pyagent.kernel.map_set import MapSet
+from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.stale_sockets import destroy
 from pyagent.model.address import Protocol, family_of, format_endpoint
 from pyagent.model.failures import KubesockError
@@ -100,7 +100,7 @@ class Reaper:
     def __init__(
         self,
         maps: MapSet,
-        staging: Path,
+        cache: ProgramCache | None,
         facts: Facts,
         ask: Callable[[BackendsUsed], None],
         protocols: frozenset[Protocol],
@@ -111,7 +111,7 @@ class Reaper:
             protocols: whose sockets may be ended: UDP, and TCP with --terminate-tcp.
         """
         self._maps = maps
-        self._staging = staging
+        self._cache = cache
         self._facts = facts
         self._ask = ask
         self._protocols = protocols
@@ -142,7 +142,7 @@ class Reaper:
 
     def _run(self) -> None:
         try:
-            link = load(self._maps, self._staging)
+            link = load(self._maps, self._cache)
         except KubesockError as error:
             log.warning("stale UDP sockets are not ended: %s", error)
             return

@@ -8,18 +8,24 @@ from pathlib import Path
 from pyagent.cluster.server_address import FILE_NAME
 
 SOCKET = "agent.sock"
+PROGRAMS = "programs"
 
 
 def state_files(state_dir: Path) -> list[Path]:
     """Those of ours that are there."""
-    return [path for name in (FILE_NAME, SOCKET) if (path := state_dir / name).exists()]
+    single = [path for name in (FILE_NAME, SOCKET) if (path := state_dir / name).exists()]
+    programs = state_dir / PROGRAMS
+    return [*single, *programs.glob("*"), programs] if programs.is_dir() else single
 
 
 def remove_state(state_dir: Path) -> list[str]:
     """Remove them, and the folder if nothing else is in it; what was removed."""
     removed = state_files(state_dir)
     for path in removed:
-        path.unlink()
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
     with contextlib.suppress(OSError):  # others' files are in it, or it never was
         state_dir.rmdir()
         removed.append(state_dir)

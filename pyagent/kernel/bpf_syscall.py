@@ -292,33 +292,53 @@ def btf_load(data: bytes) -> int:
     return bpf(BTF_LOAD, bytearray(struct.pack("=QQIII", address_of(data), 0, len(data), 0, 0)), "load BTF")
 
 
-def program_load(program_type: int, attach_type: int, instructions: bytes, name: str) -> int:
-    """Load raw instructions; for feature probes."""
+class ProgramKind(NamedTuple):
+    """`enum bpf_prog_type`, `enum bpf_attach_type`, and the kernel's BTF id that a tracing program is for."""
+
+    type: int
+    attach_type: int
+    btf_id: int = 0
+
+
+def program_load(kind: ProgramKind, instructions: bytes, name: str) -> int:
+    """Load instructions.
+
+    Raises:
+        OSError: refused; the verifier's last words are its notes.
+    """
+    try:
+        return _program_load(kind, instructions, name, log_bytes=0)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.E2BIG, errno.EPERM):
+            raise
+        # Once more for the sake of the verifier's words: a log costs time, so it is not kept otherwise.
+        return _program_load(kind, instructions, name, log_bytes=1 << 24)
+
+
+def _program_load(kind: ProgramKind, instructions: bytes, name: str, log_bytes: int) -> int:
     licence = b"GPL\0"
-    log = bytearray(4096)
-    attributes = bytearray(
-        struct.pack(
-            "=IIQQIIQII16sII",
-            program_type,
-            len(instructions) // 8,
-            address_of(instructions),
-            address_of(licence),
-            1,
-            len(log),
-            address_of(log),
-            0,
-            0,
-            _name(name),
-            0,
-            attach_type,
-        )
+    words = bytearray(log_bytes or 1)
+    head = struct.pack(
+        "=IIQQIIQII16sII",
+        kind.type,
+        len(instructions) // 8,
+        address_of(instructions),
+        address_of(licence),
+        1 if log_bytes else 0,
+        log_bytes,
+        address_of(words) if log_bytes else 0,
+        0,
+        0,
+        _name(name),
+        0,
+        kind.attach_type,
     )
+    attributes = bytearray(head + struct.pack("=IIQIIQII", 0, 0, 0, 0, 0, 0, 0, kind.btf_id) + bytes(8))
     try:
         return bpf(PROG_LOAD, attributes, f"load program {name}")
     except OSError as error:
-        text = bytes(log).split(b"\0")[0].decode(errors="replace").strip().splitlines()
-        if text:
-            error.add_note(text[-1])
+        for line in bytes(words).split(b"\0")[0].decode(errors="replace").strip().splitlines()[-4:]:
+            error.add_note(line)
         raise
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from pyagent.model.failures import KernelRefused
 
+ITERATOR = "bpf_iter_bpf_sk_storage_map"
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
-_STRUCT, _UNION = 4, 5
+_STRUCT, _UNION, _FUNC = 4, 5, 12
 _EXTRA = {1: 4, 3: 12, 14: 4, 17: 4}  # INT, ARRAY, VAR, DECL_TAG
 _PER_MEMBER = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # STRUCT, UNION, ENUM, FUNC_PROTO, DATASEC, ENUM64
 
@@ -21,9 +23,10 @@ class Btf:
     """Structs by name, of one BTF blob."""
 
     def __init__(self, data: bytes, wanted: Iterable[str]) -> None:
-        """Args:
-        data: the blob.
-        wanted: names of the structs whose members will be asked for.
+        """
+        Args:
+            data: the blob.
+            wanted: names of the structs and functions that will be asked for.
         """
         _magic, _version, _flags, header, types, types_length, strings, _length = struct.unpack_from(
             "=HBBIIIII", data
@@ -32,6 +35,7 @@ class Btf:
         self._types = data[header + types : header + types + types_length]
         self._offset_of: list[int] = [0]
         self._named: dict[str, int] = {}
+        self._id: dict[str, int] = {}
         self._index({name.encode() for name in wanted})
 
     def _index(self, wanted: set[bytes]) -> None:
@@ -41,10 +45,21 @@ class Btf:
         while at < end:
             name, info = unpack(types, at)
             kind, members = info >> 24 & 0x1F, info & 0xFFFF
-            if kind == _STRUCT and name in names:
+            if name in names and kind in (_STRUCT, _FUNC):
                 self._named.setdefault(names[name], at)
+                self._id.setdefault(names[name], len(self._offset_of))
             self._offset_of.append(at)
             at += 12 + _EXTRA.get(kind, 0) + _PER_MEMBER.get(kind, 0) * members
+
+    def type_id(self, name: str) -> int:
+        """The id of a struct or function.
+
+        Raises:
+            KernelRefused: this kernel has none of that name.
+        """
+        if name not in self._id:
+            raise KernelRefused(f"BTF of this kernel has no {name}")
+        return self._id[name]
 
     def offset(self, struct_name: str, path: str) -> int:
         """Bytes from the start of a struct to a member; anonymous structs and unions are looked through.
@@ -99,11 +114,23 @@ class Btf:
         return self._strings[offset : self._strings.index(b"\0", offset)].decode(errors="replace")
 
 
-def socket_offsets() -> dict[str, str]:
-    """Definitions that `bpf/connections.c` needs.
+class SocketFacts(NamedTuple):
+    """What `bpf/connections.c` needs of this kernel.
+
+    Attributes:
+        definitions: offsets of fields, as C definitions.
+        iterator: BTF id of the function that the iterator stands for.
+    """
+
+    definitions: dict[str, str]
+    iterator: int
+
+
+def socket_facts() -> SocketFacts:
+    """Of the running kernel.
 
     Raises:
-        KernelRefused: the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF).
+        KernelRefused: the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF) or lacks the iterator.
     """
     try:
         data = VMLINUX.read_bytes()
@@ -111,7 +138,7 @@ def socket_offsets() -> dict[str, str]:
         raise KernelRefused(
             f"{VMLINUX}: {error.strerror}; the connection table needs CONFIG_DEBUG_INFO_BTF=y"
         ) from error
-    btf = Btf(data, ("sock", "net"))
+    btf = Btf(data, ("sock", "net", ITERATOR))
     sock = {
         "SOCK_FAMILY": "skc_family",
         "SOCK_STATE": "skc_state",
@@ -125,4 +152,4 @@ def socket_offsets() -> dict[str, str]:
     }
     offsets = {name: str(btf.offset("sock", f"__sk_common.{path}")) for name, path in sock.items()}
     offsets["NET_INODE"] = str(btf.offset("net", "ns.inum"))
-    return offsets
+    return SocketFacts(offsets, btf.type_id(ITERATOR))

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyagent.datapath.layout import CONNECTION, ORIGIN
 from pyagent.kernel import bpf_syscall as bpf
-from pyagent.kernel.btf import socket_offsets
+from pyagent.kernel.btf import socket_facts
 from pyagent.kernel.features import has_iterator_cookie
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_set import MapSet
+from pyagent.kernel.program_cache import ProgramCache
 
 PROGRAM_TRACING = 26
 ATTACH_ITER = 28
 PROGRAM = "bpf_iter__bpf_sk_storage_map"
-PIN = "connections"
 CHUNK = 1 << 18
 
 
@@ -42,23 +41,17 @@ class Connection(NamedTuple):
     since: int
 
 
-def unit(maps: MapSet) -> Unit:
-    """The iterator's source for this kernel.
-
-    Raises:
-        KernelRefused: the kernel has no BTF.
-    """
-    cookie = {"HAVE_SOCKET_COOKIE": str(int(has_iterator_cookie()))}
-    return Unit("connections.c", maps, {**socket_offsets(), **cookie})
-
-
-def load(maps: MapSet, staging: Path) -> int:
+def load(maps: MapSet, cache: ProgramCache | None = None) -> int:
     """Compile the iterator and bind it to `origin`; the link's fd.
 
     Raises:
-        KernelRefused, CompilerMissing.
+        KernelRefused, CompilerMissing: the kernel has no BTF, or there is no compiler.
     """
-    program = unit(maps).load({PROGRAM: (PROGRAM_TRACING, ATTACH_ITER)}, staging)[PROGRAM]
+    facts = socket_facts()
+    cookie = {"HAVE_SOCKET_COOKIE": str(int(has_iterator_cookie()))}
+    unit = Unit("connections.c", maps, cache, {**facts.definitions, **cookie})
+    kind = bpf.ProgramKind(PROGRAM_TRACING, ATTACH_ITER, facts.iterator)
+    program = unit.load({PROGRAM: kind})[PROGRAM]
     try:
         return bpf.iter_link_create(program, ATTACH_ITER, maps.fd("origin"))
     finally:

@@ -28,10 +28,11 @@ from pyagent.kernel.links import (
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
+from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.failures import LayoutMismatch, PinsMissing
 
-LINKS, STAGING = "links", "staging"
+LINKS = "links"
 
 
 class Opened(NamedTuple):
@@ -50,12 +51,24 @@ class Datapath:
     """Opened by the agent alone, under the lock of `--bpffs`."""
 
     def __init__(
-        self, bpffs: Path, cgroup: Path, capacities: Capacities, unconnected_udp: bool = True
+        self,
+        bpffs: Path,
+        cgroup: Path,
+        capacities: Capacities,
+        unconnected_udp: bool = True,
+        cache: ProgramCache | None = None,
     ) -> None:
+        """
+        Args:
+            capacities: of the maps, if they must be made.
+            unconnected_udp: whether sendmsg and recvmsg are hooked (`--udp=all`).
+            cache: for compiled programs.
+        """
         self.bpffs = bpffs
         self.cgroup = cgroup
         self.hooks = frozenset(Hook) if unconnected_udp else frozenset(Hook) - UNCONNECTED_UDP
         self.capacities = capacities
+        self.cache = cache
         self._programs: dict[Hook, int] = {}
 
     def open(self) -> Opened:
@@ -72,7 +85,7 @@ class Datapath:
         self.maps, reused = self._open_maps()
         self.capacities = capacities_of(self.maps)
         self.grace = GracePeriod()
-        self.unit = Unit("translate.c", self.maps)
+        self.unit = Unit("translate.c", self.maps, self.cache)
         return Opened(reused, mounted)
 
     def _open_maps(self) -> tuple[MapSet, bool]:
@@ -101,7 +114,7 @@ class Datapath:
 
     def load_programs(self) -> None:
         """Compile the programs and hold them, ready for `attach`."""
-        loaded = self.unit.load(programs(self.hooks), self.bpffs / STAGING)
+        loaded = self.unit.load(programs(self.hooks))
         self._programs = {hook: loaded[program_name(hook)] for hook in self.hooks}
 
     @property
@@ -202,7 +215,7 @@ class Datapath:
 
 def pins(bpffs: Path) -> list[Path]:
     """Everything of ours below `bpffs`, in the order in which it must go."""
-    names = [LINKS, STAGING, CURRENT, "next", *sorted(p.name for p in bpffs.glob("v*-*"))]
+    names = [LINKS, CURRENT, "next", *sorted(p.name for p in bpffs.glob("v*-*"))]
     found: list[Path] = []
     for path in (bpffs / name for name in names):
         if path.is_symlink():

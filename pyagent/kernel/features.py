@@ -12,6 +12,7 @@ from pyagent.kernel import bpf_syscall as bpf
 
 PROGRAM_SOCK_ADDR = 18
 ATTACH_CONNECT4 = 10
+_KIND = bpf.ProgramKind(PROGRAM_SOCK_ADDR, ATTACH_CONNECT4)
 HELPER_SET_RETVAL = 187
 HELPER_COARSE_CLOCK = 160
 
@@ -34,7 +35,7 @@ class Feature(NamedTuple):
 
 def _loads(*instructions: bytes) -> OSError | None:
     try:
-        fd = bpf.program_load(PROGRAM_SOCK_ADDR, ATTACH_CONNECT4, b"".join(instructions), "probe")
+        fd = bpf.program_load(_KIND, b"".join(instructions), "probe")
     except OSError as error:
         return error
     os.close(fd)

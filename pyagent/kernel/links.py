@@ -31,9 +31,11 @@ def program_name(hook: Hook) -> str:
     return hook.name.lower()
 
 
-def programs(hooks: frozenset[Hook]) -> dict[str, tuple[int, int]]:
-    """Program name -> (program type, attach type), in attach order."""
-    return {program_name(h): (PROGRAM_SOCK_ADDR, t) for h, t in ATTACH_TYPE.items() if h in hooks}
+def programs(hooks: frozenset[Hook]) -> dict[str, bpf.ProgramKind]:
+    """Program name -> what it is, in attach order."""
+    return {
+        program_name(h): bpf.ProgramKind(PROGRAM_SOCK_ADDR, t) for h, t in ATTACH_TYPE.items() if h in hooks
+    }
 
 
 class LinkState(NamedTuple):

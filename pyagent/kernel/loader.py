@@ -1,11 +1,12 @@
-"""From C in `bpf/` to loaded programs: definitions for this kernel, a compile child, fds of the result."""
+"""From C in `bpf/` to loaded programs: definitions for this kernel, a compile child or its cache, fds."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
-import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,38 +14,52 @@ from pathlib import Path
 
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel import features
+from pyagent.kernel.compile import LOAD_IMMEDIATE, PSEUDO_MAP_FD
 from pyagent.kernel.map_set import MapSet
+from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.source_text import program_text
 from pyagent.model.failures import CompilerMissing, KernelRefused, sanitized
 
 COMPILE_SECONDS = 120
+_INSTRUCTION = struct.Struct("=BBhi")
 
 
 class Unit:
     """One translation unit of `bpf/` for one set of maps on this kernel."""
 
-    def __init__(self, unit: str, maps: MapSet, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        unit: str,
+        maps: MapSet,
+        cache: ProgramCache | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            cache: where instructions are kept from one start to the next; None: always compile.
+            extra: more definitions.
+        """
         definitions = {
-            "PINS": json.dumps(str(maps.folder)),
             "MAX_BACKENDS": str(maps.specs["backends"].max_entries),
             "HAVE_SET_RETVAL": str(int(features.has_set_retval())),
             "HAVE_COARSE_CLOCK": str(int(features.has_coarse_clock())),
             **(extra or {}),
         }
         self.name = unit
-        self.text = program_text(unit, definitions)
+        self._maps = maps
+        self._cache = cache
+        # Where the maps are pinned is no part of what the programs are: it is filled in for BCC alone.
+        self._text = program_text(unit, definitions)
+        self._identity = hashlib.sha256(self._text.encode()).digest()
 
     @property
     def tag(self) -> int:
-        """64 bits that change with the source, the definitions and the maps' folder."""
-        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:8])
+        """64 bits that change with the source, the definitions and the set of maps."""
+        named = self._identity + os.fsencode(self._maps.folder)
+        return int.from_bytes(hashlib.sha256(named).digest()[:8])
 
-    def load(self, programs: Mapping[str, tuple[int, int]], staging: Path) -> dict[str, int]:
-        """Compile and load.
-
-        Args:
-            programs: name -> (program type, attach type).
-            staging: folder on the BPF file system for pins in passing; emptied before and after.
+    def load(self, programs: Mapping[str, bpf.ProgramKind]) -> dict[str, int]:
+        """Instructions from the cache or the compiler, loaded.
 
         Returns:
             Name -> fd of the loaded program.
@@ -52,21 +67,38 @@ class Unit:
         Raises:
             CompilerMissing: BCC is not there. KernelRefused: with the compiler's or the verifier's words.
         """
-        _empty(staging)
-        staging.mkdir(mode=0o700)
+        names = sorted(programs)
+        compiled = self._cache.get(self._identity, names) if self._cache else None
+        if compiled is None:
+            compiled = self._compile(names)
+            if self._cache:
+                self._cache.put(self._identity, compiled)
+        return {name: self._load(name, compiled[name], kind) for name, kind in programs.items()}
+
+    def _load(self, name: str, instructions: bytes, kind: bpf.ProgramKind) -> int:
+        fds = [self._maps.fd(spec) for spec in self._maps.specs]
+        changed = bytearray(instructions)
+        for at in range(0, len(changed), _INSTRUCTION.size):
+            code, registers, offset, place = _INSTRUCTION.unpack_from(changed, at)
+            if code == LOAD_IMMEDIATE and registers >> 4 == PSEUDO_MAP_FD:
+                _INSTRUCTION.pack_into(changed, at, code, registers, offset, fds[place])
+        try:
+            return bpf.program_load(kind, bytes(changed), name)
+        except OSError as error:
+            refusal = features.sock_addr_error()
+            remedy = features.explain_errno(refusal or error)
+            words = _tail("\n".join(getattr(error, "__notes__", [])))
+            raise KernelRefused(
+                f"load {self.name}, program {name}: {error.strerror}; {words}; {remedy}"
+            ) from error
+
+    def _compile(self, names: list[str]) -> dict[str, bytes]:
         job = {
-            "text": self.text,
-            "programs": {name: list(types) for name, types in programs.items()},
-            "staging": str(staging),
+            "text": f"#define PINS {json.dumps(str(self._maps.folder))}\n{self._text}",
+            "programs": names,
+            "maps": list(self._maps.specs),
             "parent": os.getpid(),
         }
-        try:
-            answer = self._run_child(job)
-            return {name: bpf.obj_get(path) for name, path in answer["pins"].items()}
-        finally:
-            _empty(staging)
-
-    def _run_child(self, job: dict[str, object]) -> dict[str, dict[str, str]]:
         child = subprocess.run(
             [sys.executable, "-m", "pyagent.kernel.compile"],
             input=json.dumps(job),
@@ -83,24 +115,12 @@ class Unit:
             raise KernelRefused(
                 f"compile {self.name}: the compiler ended with {child.returncode}: {_tail(child.stderr)}"
             ) from None
-        if "pins" in answer:
-            return dict(answer)
+        if "programs" in answer:
+            return {name: base64.b64decode(text) for name, text in answer["programs"].items()}
         if answer["error"] == "missing":
             raise CompilerMissing(answer["message"])
-        if answer["error"] == "compile":
-            raise KernelRefused(f"compile {self.name}: {_tail(child.stderr) or answer['message']}")
-        refusal = features.sock_addr_error()
-        remedy = features.explain_errno(refusal) if refusal else "report this kernel with the text above"
-        raise KernelRefused(
-            f"load {self.name}, program {answer['program']}: {answer['message']};"
-            f" {_tail(child.stderr)}; {remedy}"
-        )
+        raise KernelRefused(f"compile {self.name}: {_tail(child.stderr) or answer['message']}")
 
 
 def _tail(text: str, lines: int = 4) -> str:
     return " | ".join(sanitized(line, 200)[1:-1] for line in text.strip().splitlines()[-lines:])
-
-
-def _empty(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)

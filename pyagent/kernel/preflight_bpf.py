@@ -113,7 +113,9 @@ def _cgroup_links() -> Iterator[Finding]:
     """A link to a cgroup that cannot exist: the kernel gets as far as looking for it, or knows no links."""
     name = "links to cgroups"
     try:
-        program = bpf.program_load(features.PROGRAM_SOCK_ADDR, features.ATTACH_CONNECT4, _RETURN_1, "probe")
+        program = bpf.program_load(
+            bpf.ProgramKind(features.PROGRAM_SOCK_ADDR, features.ATTACH_CONNECT4), _RETURN_1, "probe"
+        )
         try:
             bpf.link_create(program, _NO_SUCH_FD, features.ATTACH_CONNECT4)
         finally:
