@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyagent.datapath.blocks import block_words
 from pyagent.datapath.layout import CHOSEN_SHARDS
-from pyagent.view.live import LiveMaps, backend_columns, live_sets, words
+from pyagent.view.live import GENERATION_MASK, LiveMaps, backend_columns, live_sets, words
 from pyagent.view.names import service_port_names
 
 NEARLY_FULL_PERCENT = 80.0
@@ -22,7 +22,7 @@ def entries_in_use(live: LiveMaps) -> dict[str, int]:
     backends = len({word for live_set in sets for word in live_set.members if columns.is_alive(word)})
     return {
         "frontends": len(raw.frontends),
-        "sets": sum(1 for word in words(raw.sets) if word),
+        "sets": sum(1 for word in words(raw.sets) if word & GENERATION_MASK),
         "slots": sum(block_words(len(live_set.members)) for live_set in sets),
         "backends": backends,
         "chosen": backends * CHOSEN_SHARDS,
@@ -30,6 +30,9 @@ def entries_in_use(live: LiveMaps) -> dict[str, int]:
         "names": len(raw.names),
         "service_addresses": len(raw.service_addresses),
         "node_addresses": len(raw.node_addresses),
+        "source_ranges": len(live.source_ranges),
+        "client_addresses": len(live.client_addresses),
+        "opted_out": len(live.opted_out),
         "affinity": len(live.affinity),
         "origin_overflow": len(live.overflow),
     }

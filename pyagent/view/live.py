@@ -9,7 +9,11 @@ from pyagent.datapath.decoded import Buffer, RawMaps
 from pyagent.datapath.layout import BACKEND, BLOCK_HEADER_WORDS
 from pyagent.model.outcome import Outcome
 
+Entries = tuple[tuple[bytes, bytes], ...]
 EMPTY = RawMaps({}, b"", b"", b"", {}, {}, {}, b"")
+
+
+GENERATION_MASK = 0xFFFF
 
 
 class MapFacts(NamedTuple):
@@ -46,7 +50,8 @@ class LiveMaps(NamedTuple):
         chosen: one buffer of 64-bit counts by backend id for each shard.
         refused: 64-bit counts by service-port id.
         outcomes: hook runs, summed over CPUs.
-        affinity, overflow: entries of the maps `affinity` and `origin_overflow`.
+        affinity, overflow, source_ranges, client_addresses, opted_out: entries of the maps `affinity`,
+            `origin_overflow` and so on.
         meta: fields of the element, by name.
         now: seconds since boot when it was read (CLOCK_MONOTONIC, as the kernel's programs count).
     """
@@ -55,8 +60,11 @@ class LiveMaps(NamedTuple):
     chosen: tuple[Buffer, ...] = ()
     refused: Buffer = b""
     outcomes: Mapping[Outcome, int] = {}
-    affinity: tuple[tuple[bytes, bytes], ...] = ()
-    overflow: tuple[tuple[bytes, bytes], ...] = ()
+    affinity: Entries = ()
+    overflow: Entries = ()
+    source_ranges: Entries = ()
+    client_addresses: Entries = ()
+    opted_out: Entries = ()
     meta: Mapping[str, int] = {}
     maps: tuple[MapFacts, ...] = ()
     agent: AgentFacts = AgentFacts()
@@ -99,7 +107,7 @@ def live_sets(raw: RawMaps, incarnations: Mapping[int, int]) -> list[LiveSet]:
     length = len(slots)
     found = []
     for set_id, word in enumerate(words(raw.sets).tolist()):
-        if not word or not set_id:
+        if not word & GENERATION_MASK or not set_id:  # without a generation it belongs to nobody
             continue
         first = word >> 32
         start = first + BLOCK_HEADER_WORDS

@@ -67,6 +67,9 @@ def _raw(live: LiveMaps, name: str) -> Iterator[tuple[bytes, bytes]]:
         "names": raw.names.items(),
         "service_addresses": raw.service_addresses.items(),
         "node_addresses": raw.node_addresses.items(),
+        "source_ranges": live.source_ranges,
+        "client_addresses": live.client_addresses,
+        "opted_out": live.opted_out,
         "affinity": live.affinity,
         "origin_overflow": live.overflow,
     }

@@ -10,12 +10,17 @@ from pyagent.datapath.layout import (
     AFFINITY,
     AFFINITY_KEY,
     BACKEND,
+    CLIENT_ADDRESSES,
     CONFIG,
     OVERFLOW,
     OVERFLOW_KEY,
     SERVICE_ADDRESS_KEY,
+    SOURCE_RANGE_KEY,
+    WORD,
+    WORKLOAD_KEY,
     NameKind,
     Scope,
+    WorkloadKind,
     split_pair_word,
     split_set_word,
 )
@@ -181,6 +186,35 @@ def _name_entries(maps: NamedMaps) -> Iterator[Row]:
         }
 
 
+def _source_ranges(maps: NamedMaps) -> Iterator[Row]:
+    for key, value in sorted(maps.live.source_ranges):
+        if len(key) != SOURCE_RANGE_KEY.size:
+            yield _unreadable(key, value)
+            continue
+        prefix, port_id, address = SOURCE_RANGE_KEY.packer.unpack(key)
+        # the service port comes first in the trie's key, with 32 bits of its own
+        yield {"service": maps.port(port_id), "range": str(Network(address, prefix - 32))}
+
+
+def _client_addresses(maps: NamedMaps) -> Iterator[Row]:
+    for key, value in sorted(maps.live.client_addresses):
+        if len(key) != WORD.size or len(value) != CLIENT_ADDRESSES.size:
+            yield _unreadable(key, value)
+            continue
+        ipv4, ipv6 = (format_address(a) if any(a) else "" for a in CLIENT_ADDRESSES.packer.unpack(value))
+        yield {"client": WORD.unpack(key)[0], "ipv4": ipv4, "ipv6": ipv6}
+
+
+def _opted_out(maps: NamedMaps) -> Iterator[Row]:
+    for key, value in sorted(maps.live.opted_out):
+        if len(key) != WORKLOAD_KEY.size:
+            yield _unreadable(key, value)
+            continue
+        identifier, kind, _ = WORKLOAD_KEY.packer.unpack(key)
+        known = kind in set(WorkloadKind)
+        yield {"kind": WorkloadKind(kind).name.lower() if known else str(kind), "id": identifier}
+
+
 def _affinity(maps: NamedMaps) -> Iterator[Row]:
     for key, value in sorted(maps.live.affinity):
         if len(key) != AFFINITY_KEY.size or len(value) != AFFINITY.size:
@@ -263,6 +297,9 @@ ENTRIES: dict[str, Callable[[NamedMaps], Iterator[Row]]] = {
     "service_addresses": _service_addresses,
     "node_addresses": _node_addresses,
     "names": _name_entries,
+    "source_ranges": _source_ranges,
+    "client_addresses": _client_addresses,
+    "opted_out": _opted_out,
     "affinity": _affinity,
     "origin_overflow": _overflow,
     "chosen": _chosen,

@@ -15,7 +15,7 @@ from pyagent.kernel.map_set import MapSet, current_folder
 from pyagent.model.failures import NoPermission
 from pyagent.model.outcome import Outcome
 from pyagent.view.fill import entries_in_use
-from pyagent.view.live import AgentFacts, LiveMaps, MapFacts, words
+from pyagent.view.live import AgentFacts, Entries, LiveMaps, MapFacts, words
 
 CHUNK = 1 << 16
 _ZEROS = bytes(CHUNK)
@@ -24,7 +24,8 @@ ATTEMPTS = 3
 ALL = frozenset(
     {
         "frontends", "sets", "slots", "backends", "names", "service_addresses", "node_addresses",
-        "chosen", "refused", "outcomes", "affinity", "origin_overflow", "config",
+        "chosen", "refused", "outcomes", "affinity", "origin_overflow", "source_ranges",
+        "client_addresses", "opted_out", "config",
     }
 )  # fmt: skip
 """What `read_live` can read."""
@@ -57,8 +58,11 @@ def read_live(bpffs: Path, wanted: Collection[str] = ALL, facts: bool = False) -
 
 
 def _read(maps: MapSet, wanted: frozenset[str]) -> LiveMaps:
+    def entries(name: str) -> Entries:
+        return tuple(maps.items(name)) if name in wanted else ()
+
     def hash_map(name: str) -> dict[bytes, bytes]:
-        return dict(maps.items(name)) if name in wanted else {}
+        return dict(entries(name))
 
     def array(name: str) -> bytes:
         return _used(maps, name) if name in wanted else b""
@@ -81,8 +85,11 @@ def _read(maps: MapSet, wanted: frozenset[str]) -> LiveMaps:
         chosen=_chosen(maps, len(backends) // BACKEND.size) if "chosen" in wanted else (),
         refused=array("refused"),
         outcomes=_outcomes(maps) if "outcomes" in wanted else {},
-        affinity=tuple(maps.items("affinity")) if "affinity" in wanted else (),
-        overflow=tuple(maps.items("origin_overflow")) if "origin_overflow" in wanted else (),
+        affinity=entries("affinity"),
+        overflow=entries("origin_overflow"),
+        source_ranges=entries("source_ranges"),
+        client_addresses=entries("client_addresses"),
+        opted_out=entries("opted_out"),
         meta=_meta(maps),
     )
 

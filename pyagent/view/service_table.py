@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
+from pyagent.datapath.decoded import SET_ID_MASK
 from pyagent.datapath.encoded import NODE_PORT_ADDRESS
 from pyagent.datapath.layout import FRONTEND_KEY, WORD, Scope
 from pyagent.model.address import V4_MAPPED_PREFIX, format_endpoint
@@ -117,7 +118,7 @@ def _frontends_by_set(live: LiveMaps) -> dict[int, _Frontends]:
     for (high, a, b, c, d, port, _, scope), (word,) in zip(
         keys, WORD.iter_unpack(b"".join([v for _, v in whole])), strict=True
     ):
-        set_id = word >> 32
+        set_id = word >> 32 & SET_ID_MASK
         entry = found.get(set_id)
         if entry is None:
             entry = found[set_id] = _Frontends([], [])

@@ -61,6 +61,9 @@ def any_maps(draw: st.DrawFn) -> LiveMaps:
         refused=draw(st.binary(max_size=100)),
         affinity=tuple(draw(entries(16, 24)).items()),
         overflow=tuple(draw(entries(32, 24)).items()),
+        source_ranges=tuple(draw(entries(24, 4)).items()),
+        client_addresses=tuple(draw(entries(8, 32)).items()),
+        opted_out=tuple(draw(entries(16, 4)).items()),
     )
 
 

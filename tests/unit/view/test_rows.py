@@ -163,3 +163,22 @@ def test_a_map_over_80_percent_is_nearly_full_unless_it_evicts() -> None:
     assert not nearly_full(facts("frontends", 80))
     assert not nearly_full(facts("affinity", 100))
     assert not nearly_full(facts("origin", None))
+
+
+def test_a_frontend_with_source_ranges_belongs_to_its_set_all_the_same() -> None:
+    found = live([shop()])
+    frontends = {
+        key: struct.pack("=Q", struct.unpack("=Q", value)[0] | 1 << 63)
+        for key, value in found.raw.frontends.items()
+    }
+    found = found._replace(raw=found.raw._replace(frontends=frontends))
+    assert service_rows(found)[0]["frontends"] == ["10.96.0.1:80"]
+
+
+def test_a_set_that_belongs_to_nobody_any_more_is_not_shown() -> None:
+    found = live([shop()])
+    sets = bytearray(found.raw.sets)
+    word = struct.unpack_from("=Q", sets, 8)[0]
+    struct.pack_into("=Q", sets, 8, word & ~0xFFFF)
+    found = found._replace(raw=found.raw._replace(sets=bytes(sets)))
+    assert service_rows(found)[0]["ready"] == 0

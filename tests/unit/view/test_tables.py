@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import unicodedata
 
 import msgspec
@@ -11,6 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyagent.datapath.layout import CLIENT_ADDRESSES, SOURCE_RANGE_KEY, WORKLOAD_KEY, WorkloadKind
+from pyagent.model.address import parse_address
 from pyagent.model.failures import UsageError
 from pyagent.view import render
 from pyagent.view.map_dump import dump_rows
@@ -179,3 +182,18 @@ def test_a_raw_dump_is_the_bytes() -> None:
     found = live([shop()])
     rows = dump_rows(found, "frontends", raw=True)
     assert {bytes.fromhex(row["key"]): bytes.fromhex(row["value"]) for row in rows} == found.raw.frontends
+
+
+def test_clients_and_their_ranges_are_listed() -> None:
+    address = parse_address("10.1.2.3")
+    found = live(
+        [shop()],
+        source_ranges=((SOURCE_RANGE_KEY.pack(32 + 96 + 8, 1, parse_address("10.0.0.0")), bytes(4)),),
+        client_addresses=(
+            (struct.pack("=Q", 7), CLIENT_ADDRESSES.pack(parse_address("10.1.2.3"), bytes(16))),
+        ),
+        opted_out=((WORKLOAD_KEY.pack(9, WorkloadKind.CGROUP, 0), bytes(4)),),
+    )
+    assert dump_rows(found, "source_ranges") == [{"service": "shop/web:http/TCP", "range": "10.0.0.0/8"}]
+    assert dump_rows(found, "client_addresses") == [{"client": 7, "ipv4": "10.1.2.3", "ipv6": ""}]
+    assert dump_rows(found, "opted_out") == [{"kind": "cgroup", "id": 9}]
