@@ -27,6 +27,8 @@ from pyagent.kernel.features import PROGRAM_SOCK_ADDR
 from pyagent.kernel.links import ATTACH_TYPE, UNCONNECTED_UDP, Links, program_name
 from pyagent.kernel.map_set import MapSet
 from pyagent.model.service import View
+from tests.datapath.ground import Manifests, SmallCluster, StartAgent, ask_tcp, endpoint_slice, service
+from tests.datapath.ground.cluster import InClient
 from tests.unit.view.maps_made import B, S, made, shop, writes
 
 pytestmark = pytest.mark.kernel
@@ -379,3 +381,31 @@ def test_check_tells_its_own_programs_from_others(bpffs: Path, agent: None, cgro
     rows = {row["check"]: row for row in json.loads(out)["items"]}
     assert rows["other programs"]["state"] == "found"
     assert str(os.getpid()) in rows["pins"]["detail"]
+
+
+def test_the_verbs_follow_a_real_agent(
+    start_agent: StartAgent, manifests: Manifests, cluster: SmallCluster, in_client: InClient, cgroup: Path
+) -> None:
+    address, ports = cluster.server("a").ipv4, [("http", 8080, "TCP")]
+    manifests.write(
+        "web",
+        [service("web", ["10.96.0.1"], [("http", 80, "TCP")]), endpoint_slice("web", [address], ports)],
+    )
+    agent = start_agent(manifests.folder)
+    for _ in range(3):
+        in_client(lambda: ask_tcp("10.96.0.1", 80))
+    (row,) = agent.rows("services")
+    assert (row["name"], row["frontends"], row["ready"]) == ("web", ["10.96.0.1:80"], 1)
+    assert (row["chosen"], row["old"]) == (3, False)
+    assert [row["share"] for row in agent.rows("backends", "default/web")] == [100.0]
+    code, out, err = agent.verb("status", "-o", "json", f"--cgroup={cgroup}")
+    assert (code, err) == (0, ""), out
+    found = json.loads(out)
+    assert (found["status"], found["agent"]["pid"]) == ("ok", agent.process.pid)
+    assert 0 <= found["agent"]["startedSecondsAgo"] < 120
+    agent.stop()
+    code, out, err = agent.verb("services", "-o", "json")
+    assert code == 0
+    assert "no agent is running" in err
+    assert [row["old"] for row in json.loads(out)["items"]] == [True]
+    assert agent.verb("status")[0] == 4

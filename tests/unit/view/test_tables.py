@@ -185,7 +185,6 @@ def test_a_raw_dump_is_the_bytes() -> None:
 
 
 def test_clients_and_their_ranges_are_listed() -> None:
-    address = parse_address("10.1.2.3")
     found = live(
         [shop()],
         source_ranges=((SOURCE_RANGE_KEY.pack(32 + 96 + 8, 1, parse_address("10.0.0.0")), bytes(4)),),
