@@ -12,6 +12,7 @@ import pytest
 from pyagent.demo.sandbox import Sandbox, remove_leftovers
 from tests.datapath.ground.agent import Agent, StartAgent
 from tests.datapath.ground.cluster import InClient, SmallCluster
+from tests.datapath.ground.hooks import Hooks
 from tests.datapath.ground.manifests import Manifests
 
 _numbers = itertools.count(1)
@@ -28,6 +29,14 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def cluster(sandbox: Sandbox) -> SmallCluster:
     return SmallCluster(sandbox)
+
+
+@pytest.fixture(scope="session")
+def hooks(sandbox: Sandbox, cluster: SmallCluster) -> Iterator[Hooks]:
+    """The programs, without an agent, on a cgroup that only tests' clients are in; see `ground/hooks.py`."""
+    made = Hooks(cluster, sandbox.new_cgroup("hooks"), sandbox.bpffs / "hooks")
+    yield made
+    made.close()
 
 
 @pytest.fixture

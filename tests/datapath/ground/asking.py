@@ -36,7 +36,7 @@ def tcp_reply_on(sock: socket.socket, text: str = "hello") -> Reply:
         if not chunk:
             raise ConnectionError(f"closed by the server after {answer!r}")
         answer += chunk
-    return _reply(answer, sock.getpeername()[:2])
+    return reply_of(answer, sock.getpeername()[:2])
 
 
 def ask_udp(
@@ -49,14 +49,14 @@ def ask_udp(
             return udp_reply_on(sock, (address, port), text)
         sock.connect((address, port))
         sock.send(text.encode())
-        return _reply(sock.recv(65536), sock.getpeername()[:2])
+        return reply_of(sock.recv(65536), sock.getpeername()[:2])
 
 
 def udp_reply_on(sock: socket.socket, target: tuple[str, int], text: str = "hello") -> Reply:
     """One sendto() and its answer on an unconnected UDP socket, which the caller may go on using."""
     sock.sendto(text.encode(), target)
     answer, source = sock.recvfrom(65536)
-    return _reply(answer, source[:2])
+    return reply_of(answer, source[:2])
 
 
 def _family(address: str, family: int | None) -> int:
@@ -65,6 +65,7 @@ def _family(address: str, family: int | None) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _reply(answer: bytes, peer: tuple[str, int]) -> Reply:
+def reply_of(answer: bytes, peer: tuple[str, int]) -> Reply:
+    """What a server's answer says, beside the peer that the client saw."""
     said = json.loads(answer)
     return Reply(said["pod"], peer, tuple(said["client"]), tuple(said["server"]), said["text"])
