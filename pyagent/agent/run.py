@@ -21,9 +21,10 @@ from pyagent.agent.health import exposition, health_pages, metrics_pages
 from pyagent.agent.health_check_ports import HealthCheckPorts
 from pyagent.agent.http_exchange import Handler
 from pyagent.agent.http_server import HttpServer
+from pyagent.agent.inbox import InterfacesChanged
 from pyagent.agent.kernel_counters import KernelCounters
 from pyagent.agent.logs import set_up
-from pyagent.agent.loop import InterfacesChanged, Loop
+from pyagent.agent.loop import Loop
 from pyagent.agent.node_view import NodeView
 from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.state_files import PROGRAMS

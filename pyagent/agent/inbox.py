@@ -1,0 +1,80 @@
+"""What comes to the loop besides the sources' events, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from pyagent.agent.clients import ClientsChanged
+from pyagent.agent.stale import BackendsUsed
+from pyagent.datapath.held import Freed, HeldState
+from pyagent.desired.snapshot import Snapshot
+from pyagent.desired.state import DesiredState
+from pyagent.model.service import DesiredChange
+from pyagent.model.source_events import SourceEvent
+
+
+class InterfacesChanged(msgspec.Struct, frozen=True):
+    """This node's interface addresses, 16 bytes each."""
+
+    addresses: frozenset[bytes]
+
+
+class ProtectedChanged(msgspec.Struct, frozen=True):
+    """Addresses of the API server, which no external address may take."""
+
+    addresses: frozenset[bytes]
+
+
+class GraceEnded(msgspec.Struct, frozen=True):
+    """No running program can still see what these plans freed."""
+
+    freed: tuple[Freed, ...]
+
+
+class ProgramsLoaded(msgspec.Struct, frozen=True):
+    """The programs are ready to be attached; `error` if they are not."""
+
+    error: BaseException | None = None
+
+
+class Standing(NamedTuple):
+    """The loop's state, for questions that only it can answer. Read it, keep nothing of it."""
+
+    snapshot: Snapshot
+    desired: DesiredState
+    held: HeldState
+    planned: bool
+
+
+class Question(msgspec.Struct, frozen=True):
+    """To be asked in the loop's thread."""
+
+    ask: Callable[[Standing], Any]
+    answer: Future[Any]
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The last event that is taken."""
+
+
+InboxEvent = (
+    SourceEvent
+    | InterfacesChanged
+    | ProtectedChanged
+    | GraceEnded
+    | ProgramsLoaded
+    | BackendsUsed
+    | ClientsChanged
+    | Question
+    | Stop
+)
+
+
+class Applied(Protocol):
+    """Called after each carried-out plan, in the loop's thread."""
+
+    def __call__(self, change: DesiredChange, desired: DesiredState, snapshot: Snapshot, /) -> None: ...

@@ -1,0 +1,126 @@
+"""One turn at a time: what changed in the objects becomes desired state, a plan, and map writes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pyagent.agent.facts import Facts
+from pyagent.datapath.held import Freed, HeldState
+from pyagent.datapath.plan import Plan, plan
+from pyagent.datapath.restored import restore
+from pyagent.desired.nodes import Settings
+from pyagent.desired.snapshot import Snapshot
+from pyagent.desired.state import DesiredState
+from pyagent.kernel.datapath import Datapath
+from pyagent.model.failures import KubesockError
+from pyagent.model.service import DesiredChange
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = (0.1, 10.0)
+
+
+class Turn(NamedTuple):
+    """What was carried out."""
+
+    change: DesiredChange
+    plan: Plan
+    complete: bool
+
+
+class Programmer:
+    """Owner of snapshot, desired state and held state; the only caller of `MapSet.apply` for plans.
+
+    A failed write makes the held state worthless: the next turn reads the maps again and plans in full, with
+    back-off, until one goes through.
+    """
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        settings: Settings,
+        facts: Facts,
+        *,
+        reused: bool,
+        free: Callable[[Freed], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            reused: the maps are an earlier agent's.
+            free: takes what a plan freed; it comes back by `reclaim` after a grace period.
+        """
+        self.snapshot = Snapshot(settings.node_name)
+        self.desired = DesiredState(settings)
+        self.held = HeldState(datapath.capacities)
+        self.planned = False
+        self.retry_at: float | None = None
+        self.usage: Mapping[str, tuple[int, int]] = {}
+        self._datapath = datapath
+        self._settings = settings
+        self._facts = facts
+        self._free = free
+        self._clock = clock
+        self._held_is_true = not reused
+        self._retry_wait = RETRY_SECONDS[0]
+
+    @property
+    def held_is_true(self) -> bool:
+        """False while a failed plan waits to be repeated."""
+        return self._held_is_true
+
+    def configure(self, **changes: Any) -> None:
+        """Use other settings from the next turn on."""
+        self._settings = msgspec.structs.replace(self._settings, **changes)
+        self.desired.configure(self._settings)
+
+    def reclaim(self, freed: tuple[Freed, ...]) -> bool:
+        """A grace period has ended; whether something waited for the room."""
+        for one in freed:
+            self.held.reclaim(one)
+        return bool(self.held.waiting)
+
+    def turn(self) -> Turn | None:
+        """Compute, plan and carry out; None if it failed and will be repeated at `retry_at`."""
+        everything = self.snapshot.everything() if not self.planned else None
+        dirty = self.snapshot.take_dirty()
+        change = self.desired.update(self.snapshot, everything or dirty)
+        self._facts.problems_changed(change.new_problems, change.cleared_problems)
+        complete = not (self.planned and self._held_is_true)
+        try:
+            done = self._carry_out(self.desired.full() if complete else change, complete)
+        except (KubesockError, OSError) as error:
+            self._failed(error)
+            return None
+        self.retry_at, self._retry_wait = None, RETRY_SECONDS[0]
+        self.usage = self.held.usage()
+        self._facts.unfit(done.unfit)
+        if not self.planned:
+            self.planned = True
+            # What a first list brings stays for good: no later collection need look at it.
+            gc.collect()
+            gc.freeze()
+        return Turn(change, done, complete)
+
+    def _carry_out(self, change: DesiredChange, complete: bool) -> Plan:
+        if not self._held_is_true:
+            self._datapath.grace.wait()
+            self.held = restore(self._datapath.raw(), self._datapath.capacities)
+        # Until it is carried out the held state is ahead of the kernel: a failure makes it worthless.
+        self._held_is_true = False
+        made = plan(self.held, change, complete=complete)
+        self._datapath.maps.apply(made.writes)
+        self._held_is_true = True
+        if made.freed:
+            self._free(made.freed)
+        return made
+
+    def _failed(self, error: Exception) -> None:
+        self._facts.apply_failed(self._clock(), str(error))
+        log.error("maps not written, tried again in %.1f s: %s", self._retry_wait, error)
+        self.retry_at = self._clock() + self._retry_wait
+        self._retry_wait = min(self._retry_wait * 2, RETRY_SECONDS[1])

@@ -1,0 +1,88 @@
+"""Hooks and pins as they should be: attached at the start, looked after from then on, probed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from pyagent.agent.facts import Facts
+from pyagent.kernel.datapath import Datapath
+from pyagent.kernel.probe import silent_hooks
+from pyagent.model.failures import KubesockError
+
+log = logging.getLogger(__name__)
+EVERY_SECONDS = 2.0
+
+
+class Upkeep:
+    """Called by the loop's thread.
+
+    Args:
+        reused: the maps are an earlier agent's and serve already.
+        attached: our programs are attached already.
+    """
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        facts: Facts,
+        *,
+        reused: bool,
+        attached: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self.due = clock()
+        self._datapath = datapath
+        self._facts = facts
+        self._reused = reused
+        self._attached = attached
+        self._clock = clock
+        self._started = clock()
+        self._probe_wanted = True
+
+    def run(self, planned: bool) -> None:
+        """Whatever is to be done now.
+
+        Args:
+            planned: the maps were filled: new ones may be attached, and the self-probe finds its frontends.
+
+        Raises:
+            KubesockError: the programs cannot be attached.
+        """
+        if not self._attached and self._datapath.programs_ready and (planned or self._reused):
+            self._datapath.attach()
+            self._attached = True
+            self.due = self._clock()
+            log.info("hooks attached at %s", self._datapath.cgroup)
+        if self._clock() >= self.due:
+            self.due = self._clock() + EVERY_SECONDS
+            if self._attached:
+                self._look_after(planned)
+
+    def _look_after(self, planned: bool) -> None:
+        repaired: list[str] = []
+        try:
+            repaired = self._datapath.repair()
+        except (KubesockError, OSError) as error:
+            log.error("hooks not repaired, tried again in %.0f s: %s", EVERY_SECONDS, error)
+        for line in repaired:
+            log.warning("repaired %s", line)
+            self._facts.repaired(line)
+        self._facts.hooks([(s.hook.name.lower(), s.attached) for s in self._datapath.link_states()])
+        if planned and (self._probe_wanted or repaired):
+            self._probe()
+
+    def _probe(self) -> None:
+        silent = silent_hooks(self._datapath.cgroup, self._datapath.hooks)
+        if silent is None:
+            unseen = self._datapath.hooks_not_effective()
+            self._facts.probed(not unseen, ", ".join(unseen))
+        else:
+            names = [f"{hook.name.lower()} (errno {number})" for hook, number in silent.items()]
+            self._facts.probed(not names, ", ".join(names))
+        ready, reasons = self._facts.ready()
+        if not ready:
+            log.warning("not ready: %s", "; ".join(reasons))
+        elif self._probe_wanted:
+            self._probe_wanted = False
+            log.info("ready after %.2f s", self._clock() - self._started)
