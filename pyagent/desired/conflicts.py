@@ -37,10 +37,11 @@ def frontend_rank(dialled: Dialled, key: ServicePortKey, view: ServiceView) -> t
 def lost_frontends(
     dialled: Dialled, owner: Claim, waiting: Iterable[Claim], views: Mapping[ServiceName, ServiceView]
 ) -> tuple[Problem, ...]:
-    """Problems of those who claim a frontend that another service port owns."""
-    _, protocol, port, address, node = dialled
-    if node:
-        return ()  # a nodePort on other nodes is lost together with the one on this node
+    """Problems of those who claim a frontend that another service port owns.
+
+    A nodePort lost on several nodes or in both families is one and the same problem.
+    """
+    _, protocol, port, address, _ = dialled
     winner = views[owner[0][:2]]
     problems = []
     for key, _ in waiting:

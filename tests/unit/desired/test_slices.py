@@ -24,11 +24,11 @@ from tests.unit.desired.objects import (
 WEB = "10.96.0.10"
 
 
-def test_two_slices_of_a_service_are_merged() -> None:
+def test_two_slices_of_a_service_are_merged_in_the_order_of_addresses() -> None:
     cluster = Cluster(
         service(),
-        endpoint_slice(ready("10.1.0.3"), name="web-2"),
-        endpoint_slice(ready("10.1.0.1"), ready("10.1.0.2"), name="web-1"),
+        endpoint_slice(ready("10.1.0.2"), name="web-2"),
+        endpoint_slice(ready("10.1.0.3"), ready("10.1.0.1"), name="web-1"),
     )
     assert cluster.dial(WEB) == ["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"]
 

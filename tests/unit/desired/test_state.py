@@ -40,7 +40,7 @@ def pair(first: dict[str, Any], second: dict[str, Any]) -> list[Any]:
     ]
 
 
-NODE_PORT = {"type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}
+NODE_PORT: dict[str, Any] = {"type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}
 PRECEDENCE = [
     pytest.param(YOUNG, OLD, "10.1.0.2:8080", id="the older wins"),
     pytest.param(OLD, YOUNG, "10.1.0.1:8080", id="whichever it is"),
@@ -104,6 +104,14 @@ def test_a_service_made_anew_loses_its_age(spec: dict[str, Any], address: str, p
     cluster.put(pair({**spec, "created": "2025-01-01T00:00:00Z"}, {})[0])
     assert cluster.dial(address, port) == ["10.1.0.2:8080"]
     assert {problem.name for problem in cluster.problems} == {"a"}
+
+
+def test_a_service_made_anew_is_in_no_conflict_with_itself() -> None:
+    cluster = Cluster(service(created=OLD, **NODE_PORT), SLICE)
+    change = cluster.put(service(created=YOUNG, **NODE_PORT))
+    assert (change.frontends, cluster.told()) == ({}, set())
+    cluster.delete(service())
+    assert cluster.frontends == {}
 
 
 def test_three_claimants_wait_in_order() -> None:
@@ -297,6 +305,13 @@ def test_a_zone_that_comes_late_moves_services_with_hints_only() -> None:
     assert cluster.state.views["shop", "b"] is plain
     cluster.put(node(NODE, zone=None))
     assert len(cluster.dial("10.96.0.1")) == 2  # type: ignore[arg-type]
+
+
+def test_a_new_interface_address_moves_every_service_it_concerns() -> None:
+    cluster = Cluster(*pair({}, {}), service("c", "10.96.0.3", externalIPs=["198.51.100.9"]))
+    addresses = map(parse_address, (NODE_IP, "10.1.0.1", "10.1.0.2", "198.51.100.9"))
+    change = cluster.configure(interface_addresses=frozenset(addresses))
+    assert {key.name for key in change.service_ports} == {"a", "b", "c"}
 
 
 def test_the_nodes_that_backends_name_are_named_with_their_zones() -> None:
