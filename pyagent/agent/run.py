@@ -15,14 +15,16 @@ from typing import Protocol
 from pyagent.agent.bind_address import BindAddress, bind
 from pyagent.agent.clients import ClientAddressing
 from pyagent.agent.config import AgentConfig
-from pyagent.agent.effective_config import configz
+from pyagent.agent.effective_config import configz, described
 from pyagent.agent.facts import Facts
 from pyagent.agent.health import exposition, health_pages, metrics_pages
 from pyagent.agent.health_check_ports import HealthCheckPorts
 from pyagent.agent.http_exchange import Handler
 from pyagent.agent.http_server import HttpServer
-from pyagent.agent.inbox import InterfacesChanged
+from pyagent.agent.inbox import Applied, InterfacesChanged
+from pyagent.agent.journal import Journal, Versions, in_turn
 from pyagent.agent.kernel_counters import KernelCounters
+from pyagent.agent.local_api import Knowledge, LocalApi
 from pyagent.agent.logs import set_up
 from pyagent.agent.loop import Loop
 from pyagent.agent.node_view import NodeView
@@ -90,18 +92,22 @@ def _serve(
     source = _source(config, had_objects=reused)
     clients = ClientAddressing(datapath.maps)
     node_view = NodeView(facts, HealthCheckPorts(servers[0], facts.healthy), clients.start)
-    loop = _loop(config, datapath, facts, node_view, reused=reused)
+    versions = Versions()
+    journal = Journal(versions.newest)
+    loop = _loop(config, datapath, facts, in_turn(node_view, journal), reused=reused)
     clients.tell(loop.put)
     reaper = _reaper(config, datapath, facts, loop)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
     _listen(config, servers, facts, loop, datapath)
+    knowledge = Knowledge(loop.ask, datapath.raw, facts, journal, lambda: described(config))
+    local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
     started: list[Threaded] = []
     try:
-        threads: tuple[Threaded, ...] = (*servers, addresses, reaper)
+        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api)
         for thread in threads:
             thread.start()
             started.append(thread)
-        source.start(loop.emit)
+        source.start(versions.noted(loop.emit))
         _on_signals(loop)
         loop.run()
     finally:
@@ -136,7 +142,7 @@ def _source(config: AgentConfig, had_objects: bool) -> Source:
     )
 
 
-def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, node_view: NodeView, reused: bool) -> Loop:
+def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, applied: Applied, reused: bool) -> Loop:
     datapath.store_node(features=0)
     programs: Future[None] | None = None
     if datapath.keeps_programs:
@@ -157,7 +163,7 @@ def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, node_view: Node
         facts,
         reused=reused,
         programs=programs,
-        applied=node_view,
+        applied=applied,
         least_seconds=config.min_sync_period,
     )
 
