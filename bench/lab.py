@@ -66,11 +66,14 @@ class Lab:
         path = self.sandbox.new_namespace(f"{self.part}-{name}")
         namespaces.isolate(path)
         for version, network in LOCAL_ROUTES:
-            subprocess.run(
-                ["ip", f"-{version}", "-n", path.name, "route", "add", "local", str(network), "dev", "lo"],
-                check=True,
-            )
+            _add_route(path, version, "local", str(network))
+        # A packet to a Service that rules must rewrite has to be routed somewhere first, and come from a pod.
+        _add_route(path, 4, str(objects.SERVICE_NETWORK), "src", str(objects.POD_NETWORK[1]))
         return path
+
+
+def _add_route(place: Path, version: int, *words: str) -> None:
+    subprocess.run(["ip", f"-{version}", "-n", place.name, "route", "add", *words, "dev", "lo"], check=True)
 
 
 class Programmed:

@@ -18,7 +18,7 @@ from pyagent.model.failures import KubesockError
 SOURCES = Path(__file__).parent / "c"
 COLUMNS = {"self-datagram": 2, "trip": 3}  # of other operations: 1
 WARM_UP = 100  # rounds that are thrown away
-RUN_SECONDS = 240.0
+RUN_SECONDS = 60.0
 
 
 class Lane(NamedTuple):
@@ -88,6 +88,8 @@ class Client:
         answer = self._start(lanes, rounds + WARM_UP)
         try:
             data, complaint = answer.communicate(timeout=RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise KubesockError(f"the bench's client is not done after {RUN_SECONDS:g} s") from None
         finally:
             answer.kill()
         if answer.returncode != 0:

@@ -33,7 +33,7 @@ FULL = Scale(
     starts=5,
     changes=100,
     syncs=5,
-    blocks=80,
+    blocks=160,
     idle_seconds=10.0,
 )
 QUICK = Scale(
@@ -44,7 +44,7 @@ QUICK = Scale(
     starts=3,
     changes=50,
     syncs=2,
-    blocks=24,
+    blocks=60,
     idle_seconds=3.0,
 )
 ENDPOINTS_OF_OTHERS = 3

@@ -58,6 +58,6 @@ static void run_accept(struct lane *lane, uint32_t *times)
 	close(accepted);
 }
 
-const struct operation getpeername_operation = { "getpeername", 1, false, make_kept_socket,
+const struct operation getpeername_operation = { "getpeername", 1, 0, make_kept_socket,
 						 run_getpeername };
-const struct operation accept_operation = { "accept", 1, false, make_listener, run_accept };
+const struct operation accept_operation = { "accept", 1, 0, make_listener, run_accept };

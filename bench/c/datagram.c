@@ -87,6 +87,5 @@ static void run_trip(struct lane *lane, uint32_t *times)
 	times[2] = now() - served;
 }
 
-const struct operation self_datagram_operation = { "self-datagram", 2, false, make_bound,
-						   run_self };
-const struct operation trip_operation = { "trip", 3, false, make_client, run_trip };
+const struct operation self_datagram_operation = { "self-datagram", 2, 0, make_bound, run_self };
+const struct operation trip_operation = { "trip", 3, 0, make_client, run_trip };

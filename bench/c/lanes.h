@@ -22,7 +22,7 @@ struct lane;
 struct operation {
 	const char *name;
 	int columns; /* times in a sample */
-	bool every_round; /* a new socket each time */
+	int lifetime; /* rounds that a socket lasts; 0: all */
 	void (*make)(struct lane *lane);
 	void (*run)(struct lane *lane, uint32_t *times);
 };
@@ -50,7 +50,8 @@ struct lane {
 	struct sockaddr_storage address;
 };
 
-extern const struct operation connect_operation, self_datagram_operation, trip_operation;
+extern const struct operation connect_operation, reconnect_operation, self_datagram_operation,
+	trip_operation;
 extern const struct operation getpeername_operation, accept_operation;
 extern const struct operation stream_operation, request_operation, short_request_operation;
 
@@ -72,6 +73,7 @@ void connect_lane(struct lane *lane, int fd);
 void bind_lane(struct lane *lane, int fd);
 int accept_from(const struct place *place);
 void reset(int fd);
+void drop(struct lane *lane);
 void set_up_server(struct place *place);
 void set_up_answerer(struct lane *lane, const struct lane *before);
 

@@ -25,8 +25,9 @@
 #include <unistd.h>
 
 static const struct operation *const operations[] = {
-	&connect_operation, &self_datagram_operation, &trip_operation,	  &getpeername_operation,
-	&accept_operation,  &stream_operation,	      &request_operation, &short_request_operation,
+	&connect_operation, &reconnect_operation,   &self_datagram_operation,
+	&trip_operation,    &getpeername_operation, &accept_operation,
+	&stream_operation,  &request_operation,	    &short_request_operation,
 };
 
 static struct place places[MAX_PLACES];
@@ -154,7 +155,7 @@ static void make(struct lane *lane)
 	lane->operation->make(lane);
 }
 
-static void run_round(uint32_t *row, bool first)
+static void run_round(uint32_t *row, long round)
 {
 	int order[MAX_LANES], column[MAX_LANES], columns = 0;
 
@@ -168,8 +169,9 @@ static void run_round(uint32_t *row, bool first)
 	}
 	for (int i = 0; i < lane_count; i++) {
 		struct lane *lane = &lanes[order[i]];
+		int lifetime = lane->operation->lifetime;
 
-		if (first || lane->operation->every_round)
+		if (round == 0 || (lifetime && round % lifetime == 0))
 			make(lane);
 		lane->operation->run(lane, row + column[order[i]]);
 	}
@@ -230,7 +232,7 @@ int main(int count, char **words)
 			if (read(0, &go, 1) != 1)
 				return 0;
 		}
-		run_round(row, round == 0);
+		run_round(row, round);
 	}
 	return 0;
 }

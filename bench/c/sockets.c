@@ -5,14 +5,18 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 int new_socket(int family, int type)
 {
 	int fd = socket(family, type | SOCK_CLOEXEC, 0);
+	struct timeval patience = { .tv_sec = 5 }; /* then an error, not a bench that hangs */
 
 	if (fd < 0)
 		die("socket");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	return fd;
 }
 
@@ -83,4 +87,14 @@ void reset(int fd)
 
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	close(fd);
+}
+
+/* Let go of the sockets that the lane kept. */
+void drop(struct lane *lane)
+{
+	if (lane->socket >= 0)
+		reset(lane->socket);
+	if (lane->peer >= 0 && lane->peer != lane->socket)
+		close(lane->peer);
+	lane->socket = lane->peer = -1;
 }

@@ -156,6 +156,8 @@ def _hook_lanes() -> Sequence[tuple[str, Lane]]:
         ("no Service, in range", Lane("x", "connect", True, "tcp", ten.pod(0), TARGET_PORT)),
         ("a Service", Lane("x", "connect", True, "tcp", ten.cluster_ips[0], PORT)),
         ("a Service with affinity", Lane("x", "connect", True, "tcp", sticky.cluster_ips[0], PORT)),
+        ("a Service, same UDP socket", Lane("x", "reconnect", True, "udp", ten.cluster_ips[0], PORT)),
+        ("no Service, same UDP socket", Lane("x", "reconnect", True, "udp", ten.pod(0), TARGET_PORT)),
         ("a Service", Lane("x", "connect", True, "tcp", ten.cluster_ips[1], PORT)),
         ("no Service", Lane("x", "self-datagram", True, "udp", str(OUTSIDE_NETWORK[1]), 0)),
         ("no Service", Lane("x", "getpeername", True, "tcp", ten.pod(0), TARGET_PORT)),

@@ -55,8 +55,7 @@ def _attached(client: Client, scale: Scale, switch: Switch) -> Table:
                 ratio_row(f"IPv{6 if ipv6 else 4}, {_spelt(name)}", summarize(compared), reference, budget)
             )
         neighbours = block_ratios(
-            [t.lanes["hooked"] for t in quiet[::2]][: len(quiet) // 2],
-            [t.lanes["hooked"] for t in quiet[1::2]][: len(quiet) // 2],
+            [t.lanes["hooked"] for t in quiet[1:-1:2]], [t.lanes["hooked"] for t in quiet[2::2]]
         )
         reference = summarize([t for times in off for t in times.lanes["hooked"]])
         rows.append(ratio_row(f"IPv{6 if ipv6 else 4}, A/A", summarize(neighbours), reference))

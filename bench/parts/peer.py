@@ -37,50 +37,47 @@ def run(lab: Lab, scale: Scale) -> list[Table]:
 
 
 def _compare(client: Client, scale: Scale, services: int, rules: Path, took: float) -> Table:
-    ten = measured("ten")
-    pod, frontend = ten.pod(0), ten.cluster_ips[0]
     rows = []
-    for protocol in ("tcp", "udp"):
-        lanes = [
-            Lane("direct", "connect", False, protocol, pod, TARGET_PORT, ten.endpoints),
-            Lane("A/A", "connect", False, protocol, pod, TARGET_PORT, ten.endpoints),
-            Lane("kubesock, Service", "connect", True, protocol, frontend, PORT),
-            Lane("kubesock, other", "connect", True, protocol, pod, TARGET_PORT, ten.endpoints),
-        ]
-        if protocol == "tcp":  # a UDP connect() sends nothing, so rules see nothing of it
-            lanes += [
-                Lane("nftables, Service", "connect", False, protocol, frontend, PORT, place=rules),
-                Lane("nftables, other", "connect", False, protocol, pod, TARGET_PORT, ten.endpoints, rules),
-            ]
-        else:
-            lanes = [lane._replace(operation="trip", addresses=1, answerer=pod) for lane in _trips()]
-            lanes = [lane._replace(place=rules if "nftables" in lane.name else None) for lane in lanes]
+    for what, lanes in (("TCP connect()", _connects(rules)), ("UDP round trip", _trips(rules))):
         times = client.run(lanes, scale.rounds)
-        what = "connect()" if protocol == "tcp" else "round trip"
         rows += [
-            ratio_row(
-                f"{protocol.upper()} {what}, {lane.name}",
-                times.ratio(lane.name, "direct"),
-                times.of("direct"),
-            )
+            ratio_row(f"{what}, {lane.name}", times.ratio(lane.name, "direct"), times.of("direct"))
             for lane in lanes[1:]
         ]
     notes = (
-        f"Reference: a direct call in a namespace without rules or hooks. The rules took {duration(took)} to load with one "
-        "`nft -f`.",
+        "Reference: a direct call in a namespace without rules or hooks.",
+        f"The rules took {duration(took)} to load with one `nft -f`.",
     )
     title = f"Through kube-proxy's kind of nftables rules, {services:,} Services × {ENDPOINTS_OF_OTHERS} endpoints"
     return Table(title, RATIO_COLUMNS, rows, notes)
 
 
-def _trips() -> list[Lane]:
-    one = measured("one")
-    pod, frontend = one.pod(0), one.cluster_ips[0]
+def _connects(rules: Path) -> list[Lane]:
+    ten = measured("ten")
+    pod = Lane("direct", "connect", False, "tcp", ten.pod(0), TARGET_PORT, ten.endpoints)
+    frontend = Lane("", "connect", False, "tcp", ten.cluster_ips[0], PORT)
     return [
-        Lane("direct", "trip", False, "udp", pod, TARGET_PORT, answerer=pod),
-        Lane("A/A", "trip", False, "udp", pod, TARGET_PORT, answerer=pod),
-        Lane("kubesock, Service", "trip", True, "udp", frontend, PORT, answerer=pod),
-        Lane("nftables, Service", "trip", False, "udp", frontend, PORT, answerer=pod),
+        pod,
+        pod._replace(name="A/A"),
+        frontend._replace(name="kubesock, Service", hooked=True),
+        pod._replace(name="kubesock, other", hooked=True),
+        frontend._replace(name="nftables, Service", place=rules),
+        pod._replace(name="nftables, other", place=rules),
+    ]
+
+
+def _trips(rules: Path) -> list[Lane]:
+    """Datagrams both ways: a UDP connect() alone sends none, so rules would see nothing."""
+    one = measured("one")
+    pod = Lane("direct", "trip", False, "udp", one.pod(0), TARGET_PORT, answerer=one.pod(0))
+    frontend = pod._replace(address=one.cluster_ips[0], port=PORT)
+    return [
+        pod,
+        pod._replace(name="A/A"),
+        frontend._replace(name="kubesock, Service", hooked=True),
+        pod._replace(name="kubesock, other", hooked=True),
+        frontend._replace(name="nftables, Service", place=rules),
+        pod._replace(name="nftables, other", place=rules),
     ]
 
 
@@ -130,7 +127,7 @@ def _chain(plan: Plan, protocol: str) -> str:
 
 
 def _service_chains(wanted: list[Plan]) -> Iterator[str]:
-    yield " chain mark-for-masquerade { meta mark set meta mark or 0x4000 }"
+    yield " chain mark-for-masquerade { meta mark set meta mark or 0x4000; }"
     for plan in wanted:
         for protocol in _protocols(plan):
             name = _chain(plan, protocol)
@@ -161,9 +158,9 @@ _FRAME = """\
   ip daddr . meta l4proto . th dport vmap @service-ips
   ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
  }
- chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services }
- chain firewall-check { ip daddr . meta l4proto . th dport vmap @firewall-ips }
- chain cluster-ips-check { ip daddr @cluster-ips reject }
+ chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
+ chain firewall-check { ip daddr . meta l4proto . th dport vmap @firewall-ips; }
+ chain cluster-ips-check { ip daddr @cluster-ips reject; }
  chain masquerading {
   meta mark & 0x4000 == 0 return
   meta mark set meta mark xor 0x4000
@@ -173,7 +170,7 @@ _FRAME = """\
  chain filter-output { type filter hook output priority -110; ct state new jump firewall-check; }
  chain filter-input { type filter hook input priority 0; ct state new jump service-endpoints-check; }
  chain filter-output-post-dnat {
-  type filter hook output priority -90
+  type filter hook output priority -90;
   ct state new jump service-endpoints-check
   ct state new jump cluster-ips-check
  }
