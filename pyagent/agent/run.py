@@ -186,7 +186,7 @@ def _in_thread(datapath: Datapath) -> Future[None]:
 
 def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop) -> Reaper:
     protocols = frozenset({Transport.UDP, Transport.TCP} if config.terminate_tcp else {Transport.UDP})
-    reaper = Reaper(datapath.maps, datapath.cache, facts, loop.put, protocols)
+    reaper = Reaper(datapath.open_connections, facts, loop.put, protocols)
     loop.end_stale_sockets(reaper, Judge(config.udp_grace))
     return reaper
 

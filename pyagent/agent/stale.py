@@ -20,9 +20,7 @@ from pyagent.agent.facts import Facts
 from pyagent.datapath.held import HeldState
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.stale_endpoints import Fate, fate
-from pyagent.kernel.connections import Connection, connections, load
-from pyagent.kernel.map_set import MapSet
-from pyagent.kernel.program_cache import ProgramCache
+from pyagent.kernel.connections import Connection, connections
 from pyagent.kernel.stale_sockets import destroy
 from pyagent.model.address import Protocol, family_of, format_endpoint
 from pyagent.model.failures import KubesockError
@@ -99,19 +97,18 @@ class Reaper:
 
     def __init__(
         self,
-        maps: MapSet,
-        cache: ProgramCache | None,
+        open_connections: Callable[[], int],
         facts: Facts,
         ask: Callable[[BackendsUsed], None],
         protocols: frozenset[Protocol],
     ) -> None:
         """
         Args:
+            open_connections: loads the connection table, once, in the reaper's thread.
             ask: hands a question to the loop, which answers by `answer`.
             protocols: whose sockets may be ended: UDP, and TCP with --terminate-tcp.
         """
-        self._maps = maps
-        self._cache = cache
+        self._open_connections = open_connections
         self._facts = facts
         self._ask = ask
         self._protocols = protocols
@@ -142,9 +139,9 @@ class Reaper:
 
     def _run(self) -> None:
         try:
-            link = load(self._maps, self._cache)
-        except KubesockError as error:
-            log.warning("stale UDP sockets are not ended: %s", error)
+            link = self._open_connections()
+        except (KubesockError, OSError) as error:
+            log.warning("no connection table: stale UDP sockets are not ended: %s", error)
             return
         while not self._stopping.is_set():
             self._wake.wait()

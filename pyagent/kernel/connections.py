@@ -1,10 +1,17 @@
-"""The live connection table: every socket with an origin, of all network namespaces, by one iterator."""
+"""The live connection table: every socket with an origin, of all network namespaces, by one iterator.
+
+The agent loads the iterator and pins it beside the maps that it walks; readers open the pin, so they need
+neither the agent nor BCC.
+"""
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
+from socket import ntohs
+from typing import NamedTuple
 
 from pyagent.datapath.layout import CONNECTION, ORIGIN
 from pyagent.kernel import bpf_syscall as bpf
@@ -13,11 +20,15 @@ from pyagent.kernel.features import has_iterator_cookie
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_set import MapSet
 from pyagent.kernel.program_cache import ProgramCache
+from pyagent.model.failures import KernelRefused, NoPermission, PinsMissing
 
+PIN = "connections"
+"""The iterator's name in the folder of its maps."""
 PROGRAM_TRACING = 26
 ATTACH_ITER = 28
 PROGRAM = "bpf_iter__bpf_sk_storage_map"
 CHUNK = 1 << 18
+_RECORD = struct.Struct(CONNECTION.packer.format.removesuffix(f"{ORIGIN.size}s") + ORIGIN.packer.format[1:])
 
 
 class Connection(NamedTuple):
@@ -58,46 +69,82 @@ def load(maps: MapSet, cache: ProgramCache | None = None) -> int:
         os.close(program)
 
 
+def pin(link_fd: int, folder: Path) -> None:
+    """Pin the iterator beside its maps; whoever reads meanwhile sees the earlier one or this one."""
+    following = folder / f"{PIN}-next"
+    following.unlink(missing_ok=True)
+    bpf.obj_pin(link_fd, str(following))
+    following.chmod(0o600)
+    following.replace(folder / PIN)
+
+
+def open_pinned(folder: Path) -> int:
+    """The link's fd, of the iterator that the agent pinned beside the maps in `folder`.
+
+    Raises:
+        PinsMissing: there is none: the agent never ran, or its kernel cannot list sockets.
+        NoPermission: not root. KernelRefused: the pin cannot be opened.
+    """
+    path = folder / PIN
+    try:
+        return bpf.obj_get(str(path))
+    except FileNotFoundError:
+        raise PinsMissing(
+            f"{path}: no connection table is pinned; the agent pins it where the kernel has BTF"
+            " (`kubesock check`) and BCC is installed: see its log"
+        ) from None
+    except PermissionError:
+        raise NoPermission(f"{path}: permission denied; run as root") from None
+    except OSError as error:
+        raise KernelRefused(f"{path}: {error.strerror}; remove it, the agent pins it again") from error
+
+
 def connections(link_fd: int) -> Iterator[Connection]:
-    """Sockets whose peer still is the backend of their origin; about 1 µs each in the kernel."""
-    fd = bpf.iter_create(link_fd)
+    """Sockets whose peer still is the backend of their origin; about 1 µs each in the kernel.
+
+    Raises:
+        KernelRefused: the link is no iterator.
+    """
+    try:
+        fd = bpf.iter_create(link_fd)
+    except OSError as error:
+        raise KernelRefused(
+            f"connection table: {error.strerror}; remove its pin, the agent pins again"
+        ) from error
     rest = b""
     try:
         while chunk := os.read(fd, CHUNK):
             rest += chunk
             whole = len(rest) - len(rest) % CONNECTION.size
-            for offset in range(0, whole, CONNECTION.size):
-                found = _connection(rest, offset)
-                if found is not None:
-                    yield found
+            yield from _decoded(rest[:whole])
             rest = rest[whole:]
     finally:
         os.close(fd)
 
 
-def _connection(data: bytes, offset: int) -> Connection | None:
-    socket: tuple[Any, ...] = CONNECTION.unpack(data, offset)
-    cookie, netns, family, state, protocol, source, peer, source_port, peer_port, _pad, record = socket
-    origin: tuple[Any, ...] = ORIGIN.unpack(record)
-    frontend, backend, frontend_port, backend_port = origin[:4]
-    service_port, incarnation, backend_id, backend_incarnation = origin[4:8]
-    if (peer, peer_port) != (backend, backend_port):
-        return None  # it went elsewhere since: connect(AF_UNSPEC) runs no hook
-    return Connection(
-        cookie,
-        netns,
-        family,
-        state,
-        protocol,
-        source,
-        source_port,
-        peer,
-        peer_port,
-        frontend,
-        frontend_port,
-        service_port,
-        incarnation,
-        backend_id,
-        backend_incarnation,
-        origin[-1],
-    )
+def _decoded(data: bytes) -> Iterator[Connection]:
+    for (
+        cookie, netns, family, state, protocol, source, peer, source_port, peer_port, _,
+        frontend, backend, frontend_port, backend_port,
+        port, incarnation, backend_id, its, _protocol, _family, _pad, since,
+    ) in _RECORD.iter_unpack(data):  # fmt: skip
+        # Elsewhere since: connect(AF_UNSPEC) runs no hook.
+        if peer == backend and peer_port == backend_port:
+            yield Connection(
+                cookie,
+                netns,
+                family,
+                state,
+                protocol,
+                source,
+                source_port,
+                peer,
+                ntohs(peer_port),
+                frontend,
+                ntohs(frontend_port),
+                port,
+                incarnation,
+                backend_id,
+                its,
+                since,
+            )

@@ -15,6 +15,7 @@ from pyagent.datapath.decoded import RawMaps
 from pyagent.datapath.layout import CONFIG, LAYOUT_VERSION, META, Capacities, Hook
 from pyagent.datapath.writes import Store
 from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel import connections
 from pyagent.kernel.bpffs_lock import BpffsLock
 from pyagent.kernel.grace import GracePeriod
 from pyagent.kernel.links import (
@@ -70,6 +71,7 @@ class Datapath:
         self.capacities = capacities
         self.cache = cache
         self._programs: dict[Hook, int] = {}
+        self._connections: int | None = None
 
     def open(self) -> Opened:
         """Take the lock and open the pinned maps, or make new ones. Nothing is attached or written.
@@ -159,6 +161,17 @@ class Datapath:
             ]
         )
 
+    def open_connections(self) -> int:
+        """The link of the connection table, loaded and pinned for readers; once, from any one thread.
+
+        Raises:
+            KernelRefused, CompilerMissing: the kernel has no BTF, or there is no compiler.
+        """
+        link = connections.load(self.maps, self.cache)
+        connections.pin(link, self.maps.folder)
+        self._connections = link
+        return link
+
     def raw(self) -> RawMaps:
         """A full dump, for restoring what the kernel holds."""
         maps = self.maps
@@ -198,7 +211,11 @@ class Datapath:
             if not (self.bpffs / CURRENT).is_symlink():
                 (self.bpffs / CURRENT).symlink_to(self.maps.folder.name)
                 lost.append(CURRENT)
-        return [f"map {name}: its pin was gone" for name in lost]
+        repaired = [f"map {name}: its pin was gone" for name in lost]
+        if self._connections is not None and not (self.maps.folder / connections.PIN).exists():
+            connections.pin(self._connections, self.maps.folder)
+            repaired.append("connection table: its pin was gone")
+        return repaired
 
     def link_states(self) -> list[LinkState]:
         return self.links.states()
