@@ -1,7 +1,7 @@
 """`python -m bench [--quick] [NAME...]`: measures, prints tables, writes RESULTS.md.
 
-Everything happens in network namespaces and cgroups that it makes, bounded in rounds and time, and is taken away
-at the end, on Ctrl-C and on SIGTERM; what a killed run left, the next one removes.
+Everything happens in network namespaces and cgroups that it makes, bounded in rounds and time, and is taken
+away at the end, on Ctrl-C and on SIGTERM; what a killed run left, the next one removes.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _measured(sandbox: Sandbox, name: str, scale: Scale) -> str:
-    """One part's tables as text. A part has a process of its own, so that none leaves its heap to the next."""
+    """One part's tables as text. Each has a process of its own, so that none leaves its heap to the next."""
     began = time.monotonic()
     tables = call(partial(_run, sandbox, name, scale), timeout=PART_SECONDS)
     texts = [f"## {name} ({time.monotonic() - began:.0f} s)\n", *map(rendered, tables)]

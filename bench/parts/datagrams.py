@@ -60,9 +60,9 @@ def _attached(client: Client, scale: Scale, switch: Switch) -> Table:
         reference = summarize([t for times in off for t in times.lanes["hooked"]])
         rows.append(ratio_row(f"IPv{6 if ipv6 else 4}, A/A", summarize(neighbours), reference))
     notes = (
-        f"`sendto` + `recvfrom` with names, to an address that is no Service. Blocks of {BLOCK} rounds with the hooks "
-        "attached and without, in the order -++-; ratios of the medians of neighbouring blocks; A/A: of neighbouring "
-        "blocks without. Others' hooks of these types on the machine would be in both.",
+        f"`sendto` + `recvfrom` with names, to an address that is no Service. Blocks of {BLOCK} rounds with",
+        "the hooks attached and without, in the order -++-; ratios of the medians of neighbouring blocks;",
+        "A/A: of neighbouring blocks without. Others' hooks of these types on the machine would be in both.",
     )
     return Table("Datagrams that are no Service's: attached ÷ detached", RATIO_COLUMNS, rows, notes)
 

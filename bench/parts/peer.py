@@ -1,4 +1,4 @@
-"""The same connect() through NAT rules as kube-proxy's nftables mode loads them, in a namespace of their own."""
+"""The same calls through NAT rules as kube-proxy's nftables mode loads them, in a namespace of their own."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def _compare(client: Client, scale: Scale, services: int, rules: Path, took: flo
         "Reference: a direct call in a namespace without rules or hooks.",
         f"The rules took {duration(took)} to load with one `nft -f`.",
     )
-    title = f"Through kube-proxy's kind of nftables rules, {services:,} Services × {ENDPOINTS_OF_OTHERS} endpoints"
-    return Table(title, RATIO_COLUMNS, rows, notes)
+    size = f"{services:,} Services × {ENDPOINTS_OF_OTHERS} endpoints"
+    return Table(f"Through kube-proxy's kind of nftables rules, {size}", RATIO_COLUMNS, rows, notes)
 
 
 def _connects(rules: Path) -> list[Lane]:
@@ -102,7 +102,7 @@ def _load(lab: Lab, place: Path, services: int) -> float:
 def ruleset(wanted: list[Plan]) -> Iterator[str]:
     """IPv4 rules of the kind that pkg/proxy/nftables of Kubernetes 1.33 writes for ClusterIP Services.
 
-    A verdict map leads from address, protocol and port to the Service's chain, which draws an endpoint's chain.
+    A verdict map leads from address, protocol and port to a Service's chain, which draws an endpoint's.
     """
     yield "add table ip kube-proxy"
     yield "table ip kube-proxy {"

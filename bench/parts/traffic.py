@@ -34,8 +34,8 @@ def run(lab: Lab, scale: Scale) -> list[Table]:
                 rate = 1e9 / times.of("direct").median
                 rows += _rows(times, f"{family}, request {label}, {rate:,.0f}/s")
     notes = (
-        "Time through a Service ÷ time on a direct, unhooked connection, so above 1 is slower; the rates are the direct "
-        "ones of one client. Requests of 120 bytes, answers of 1,024, from a process of its own.",
+        "Time through a Service ÷ time on a direct, unhooked connection, so above 1 is slower; the rates are",
+        "the direct ones of one client. Requests of 120 bytes, answers of 1,024, from a process of its own.",
     )
     return [Table("Traffic", RATIO_COLUMNS, rows, notes)]
 
