@@ -65,7 +65,7 @@ class DecodedSet(NamedTuple):
 
     set_id: int
     first_slot: int
-    generation: int
+    generation: int  # 0: it belongs to nobody any more
     service_port: int
     incarnation: int
     header: BlockHeader

@@ -53,6 +53,7 @@ class Draft:
         self.rules_removed: list[bytes] = []
         self.frontends_removed: list[bytes] = []
         self.switched_last: list[int] = []  # sets
+        self.given_up_sets: list[int] = []
         self.node_addresses: dict[bytes, bytes] = {}
         self.narrowing: list[Write] = []
         self.names_removed: list[bytes] = []
@@ -99,6 +100,7 @@ class Draft:
         for key in sorted(self.frontends_removed, key=_depth, reverse=True):
             yield Remove("frontends", key)
         yield from _switches(held, self.switched_last)
+        yield from _switches(held, self.given_up_sets)
         yield from (Put("node_addresses", key, value) for key, value in self.node_addresses.items())
         yield from self.narrowing
         yield from (Remove("names", key) for key in self.names_removed)

@@ -119,6 +119,7 @@ class HeldState:
         self.backend_ids = Identifiers(capacities.backends)
         self.blocks = BlockAllocator(capacities.slots, [(0, min(block_words(0), capacities.slots))])
         self.strays = Freed(self)  # dangling entries point to these; free once a full plan removed them
+        self.abandoned_sets: list[int] = []  # look owned but are not; a full plan marks them
         self.waiting = Waiting({}, {}, {}, {}, {})
         self._serial = 0
         self._outstanding: set[int] = set()

@@ -26,7 +26,7 @@ from pyagent.datapath.frontend_plan import FrontendPlan, frontend_targets, joins
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.layout import BLOCK_HEADER_WORDS, header_word, loopback_word, pair_word
 from pyagent.datapath.places import Full
-from pyagent.datapath.service_port_plan import plan_service_port, remove_service_port
+from pyagent.datapath.service_port_plan import give_up_set, plan_service_port, remove_service_port
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import DesiredChange, ServicePort, ServicePortKey, View
 
@@ -150,6 +150,11 @@ def _write_probe_set(held: HeldState, draft: Draft) -> None:
 
 def _free_strays(held: HeldState, draft: Draft) -> None:
     """A full plan left nothing that refers to them."""
+    owned = {PROBE_SET}.union(*(port.set_ids for port in held.service_ports.values()))
+    for set_id in held.abandoned_sets:
+        if set_id not in owned:
+            give_up_set(held, draft, set_id)
+    held.abandoned_sets = []
     strays, held.strays = held.strays, Freed(held)
     draft.freed_sets.extend(strays.sets)
     draft.freed_backends.extend(strays.backends)

@@ -95,17 +95,20 @@ class _Claims:
         for set_id in sorted(dialled):
             self._claim(set_id)
         for set_id, word in enumerate(held.sets):
-            if word and set_id and set_id not in dialled:
+            if word & 0xFFFF and set_id and set_id not in dialled:
                 self._claim(set_id)
         for port in held.service_ports.values():
             port.frontends = tuple(key for set_id in port.set_ids for key in dialled.get(set_id, ()))
+        held.abandoned_sets = [
+            i for i, word in enumerate(held.sets) if word & 0xFFFF and i not in self.claimed
+        ]
         self._set_strays_aside(set_id for set_id in dialled if set_id not in self.claimed)
 
     def _claim(self, set_id: int) -> None:
         """Take a set as held if all about it is consistent."""
         held = self.held
         decoded = decode_set(self.sets, self.slots, set_id)
-        if decoded is None:
+        if decoded is None or not decoded.generation:
             return
         key = self._set_key(decoded)
         name = self.names.get(decoded.service_port)

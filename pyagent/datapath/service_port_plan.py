@@ -39,6 +39,9 @@ from pyagent.model.service import (
 _BACKEND = struct.Struct("=18sHIII")
 """As layout.BACKEND, with address and port in one piece: a backend's identity."""
 
+LAST_GENERATION = 0xFFFF
+"""Generations run from 1 to this; 0 marks a set that has no owner."""
+
 _STATE_AND_NODE = struct.Struct("=H8xI")
 _STATE_AT = BACKEND.offsets["state"]
 _STATE_WORD_AT = BACKEND.offsets["port"]  # port and state share one aligned word
@@ -261,7 +264,7 @@ def _write_block(
     held.slots[first : first + size] = array("Q", words)
     draft.new_blocks.append((first, size))
     reach(held.sets, set_id + 1)
-    generation = split_set_word(held.sets[set_id])[2] + 1
+    generation = split_set_word(held.sets[set_id])[2] % LAST_GENERATION + 1
     held.sets[set_id] = set_word(first, len(s.members), generation)
 
 
@@ -274,3 +277,10 @@ def _free_sets(held: HeldState, draft: Draft, set_ids: Iterable[int]) -> None:
     for set_id in set_ids:
         draft.freed_sets.append(set_id)
         draft.freed_blocks.append(_block(held, set_id))
+        give_up_set(held, draft, set_id)
+
+
+def give_up_set(held: HeldState, draft: Draft, set_id: int) -> None:
+    """Mark a set as nobody's. Programs that still follow it find it unchanged: they ignore the generation."""
+    held.sets[set_id] &= ~LAST_GENERATION
+    draft.given_up_sets.append(set_id)

@@ -186,9 +186,7 @@ class PlanMachine(RuleBasedStateMachine):
         if self.broken:
             self.node.restart()
         change = self.wanted.full() if complete else self.wanted.since(self.desired)
-        self.desired, self.wanted = self.wanted, self.wanted.copy()
-        staying = self.desired.identities()
-        self.living = {identity: word for identity, word in self.living.items() if identity in staying}
+        self.desire_what_is_wanted()
         try:
             self.node.change(change, complete=complete, fail_at=fail_at)
         except WriteFailed:
@@ -196,6 +194,15 @@ class PlanMachine(RuleBasedStateMachine):
             return
         self.broken = False
         self.settled()
+
+    def desire_what_is_wanted(self) -> None:
+        self.desired, self.wanted = self.wanted, self.wanted.copy()
+        self.remember(self.living)
+
+    def remember(self, words: Words) -> None:
+        """From now on these must keep their ids, as far as they are desired."""
+        staying = self.desired.identities()
+        self.living = {identity: word for identity, word in words.items() if identity in staying}
 
     def settled(self) -> None:
         """What must hold after a plan that was carried out."""
@@ -209,7 +216,7 @@ class PlanMachine(RuleBasedStateMachine):
             assert not again.freed
         assert len(set(now.values())) == len(now), "two backends share an id"
         assert self.living.items() <= now.items(), "a living backend got another id"
-        self.living = now
+        self.remember(now)
 
     @rule()
     def end_grace_period(self) -> None:
@@ -235,8 +242,8 @@ class PlanMachine(RuleBasedStateMachine):
             return
         if self.broken:
             self.node.restart()
-        self.desired = self.wanted
         while True:
+            self.desire_what_is_wanted()
             self.node.change(self.desired.full(), complete=True)
             for _ in range(3):
                 self.node.end_grace_period()
@@ -246,16 +253,16 @@ class PlanMachine(RuleBasedStateMachine):
             self.shrink()
         self.node.assert_answers(self.desired)
         self.node.end_grace_period()
-        assert not self.node.change(self.desired.full(), complete=True).writes
+        self.settled()
 
     def shrink(self) -> None:
         assert self.capacities is not SMALL, "SMALL has room for everything that is wanted here"
-        if self.desired.service_ports:
-            self.desired.remove(next(iter(self.desired.service_ports)))
-        elif self.desired.service_addresses:
-            self.desired.service_addresses.popitem()
+        if self.wanted.service_ports:
+            self.wanted.remove(next(iter(self.wanted.service_ports)))
+        elif self.wanted.service_addresses:
+            self.wanted.service_addresses.popitem()
         else:
-            self.desired.node_addresses.popitem()
+            self.wanted.node_addresses.popitem()
 
 
 class CrampedPlanMachine(PlanMachine):
