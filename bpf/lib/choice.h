@@ -111,6 +111,14 @@ static __always_inline bool bound_to_loopback(struct bpf_sock_addr *ctx,
 	       HOST_32(sk->src_ip6[3]) == 1;
 }
 
+static __always_inline bool is_on_host(const struct block *block, u32 slot)
+{
+	u32 id = slot_word(block->first + slot) >> 32;
+	struct backend *backend = backends.lookup(&id);
+
+	return backend && (backend->state & BACKEND_ON_NODE_ADDRESS || is_loopback(&backend->addr));
+}
+
 /* The kernel answers EINVAL when a socket bound to loopback leaves the host; this slot does not. */
 static __always_inline u32 slot_for_loopback(const struct block *block)
 {

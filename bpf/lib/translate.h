@@ -42,10 +42,13 @@ static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 		slot = *(volatile u32 *)hint;
 		outcome = entry ? OUTCOME_TRANSLATED_BY_AFFINITY : OUTCOME_TRANSLATED_SAME_SOCKET;
 	}
-	if (bound_to_loopback(ctx, &dialled->addr)) {
+	if (bound_to_loopback(ctx, &dialled->addr) && !is_on_host(block, slot)) {
 		slot = slot_for_loopback(block);
 		if (slot == NO_SLOT)
 			return OUTCOME_PASSED_BOUND_TO_LOOPBACK;
+		/* Where this socket must go says nothing about the client's others. */
+		return choose_slot(block, slot, choice) ? OUTCOME_TRANSLATED :
+							  OUTCOME_REFUSED_UNSTABLE;
 	}
 	if (!choose_slot(block, slot, choice))
 		return OUTCOME_REFUSED_UNSTABLE;
