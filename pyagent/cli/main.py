@@ -36,8 +36,10 @@ VERBS = {
     "services": Verb("pyagent.cli.services:services", "Services with frontends, backends and counts."),
     "backends": Verb("pyagent.cli.backends:backends", "Backends with state and how often each was chosen."),
     "affinity": Verb("pyagent.cli.affinity:affinity", "Which clients stay on which backend."),
+    "explain": Verb("pyagent.cli.explain:explain_verb", "Where a dial goes from this node, and why."),
     "maps": Verb("pyagent.cli.maps:maps", "The maps and their fill; `maps NAME`: what one holds."),
     "check": Verb("pyagent.cli.check:check", "What this machine has and lacks, and what to do about it."),
+    "diff": Verb("pyagent.cli.diff:diff", "In what the maps differ from what they should hold."),
     "cleanup": Verb("pyagent.cli.cleanup:cleanup", "Detach the hooks and remove every pin."),
     "demo": Verb("pyagent.cli.demo:demo", "A small cluster on this machine, with traffic."),
     "completion": Verb("pyagent.cli.completion:completion", "The completion script for a shell."),
@@ -73,7 +75,8 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 def kubesock() -> None:
     """Kubernetes Services translated at connect() and sendmsg(), by eBPF on a cgroup.
 
-    Exit codes: 0 fine, 1 failed, 2 usage, 3 nothing pinned or no permission, 4 degraded (status, check).
+    Exit codes: 0 fine, 1 failed, 2 usage, 3 nothing pinned or no permission, 4 degraded (status, check),
+    5 diff failed.
     """
 
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pyagent.cli.listing import duration_text, show_document, wants_color
-from pyagent.cli.options import bpffs_option, cgroup_option, color_option, json_option, verbose_option
+from pyagent.cli.options import (
+    bpffs_option,
+    cgroup_option,
+    color_option,
+    json_option,
+    state_dir_option,
+    verbose_option,
+)
+from pyagent.model.failures import NoPermission
 from pyagent.view import render
+from pyagent.view.agent_socket import AgentFailed, NoAgent, ask_plain
 from pyagent.view.map_table import MAPS, map_rows
 from pyagent.view.node_status import NodeStatus, read_status, status_fields
 from pyagent.view.tables import Column, Row
@@ -29,31 +39,75 @@ HOOK_COLUMNS = (
     Column("CGROUP", "cgroup"),
 )
 OUTCOME_COLUMNS = (Column("OUTCOME", "outcome"), Column("COUNT", "count"))
+SOURCE_COLUMNS = (
+    Column("SOURCE", "kind"),
+    Column("STATE", "state", alarm=lambda row: 0 if row["state"] == "watching" else 1),
+    Column("AGE", "ageSeconds", lambda row: duration_text(row["ageSeconds"])),
+    Column("RESOURCE-VERSION", "resourceVersion"),
+    Column("DISCONNECTS", "disconnects"),
+    Column("ERROR", "error"),
+)
+SETTING_COLUMNS = (
+    Column("SETTING", "setting"),
+    Column("VALUE", "value"),
+    Column("ORIGIN", "origin", lambda row: f"{row['origin']} {row['from']}".rstrip()),
+)
 
 
 @click.command()
 @json_option
+@click.option("--config", "settings", is_flag=True, help="Every setting in force, and where it came from.")
 @bpffs_option
+@state_dir_option
 @cgroup_option
 @color_option
 @verbose_option
 @click.pass_context
-def status(context: click.Context, output: str, bpffs: Path, cgroup: Path | None, color: str) -> None:
+def status(
+    context: click.Context,
+    output: str,
+    settings: bool,
+    bpffs: Path,
+    state_dir: Path,
+    cgroup: Path | None,
+    color: str,
+) -> None:
     """One screen: agent, hooks, maps, and what is wrong.
 
     With --cgroup the hooks must be attached to that one. Exit code 0: all is well; 4: degraded; 3: nothing is
-    pinned.
+    pinned, or --config and no agent.
     """
+    if settings:
+        _show_settings(ask_plain(state_dir, bpffs, "/v1/config"), output, wants_color(color))
+        return
     found = read_status(bpffs, cgroup)
+    sync = _sync(state_dir, bpffs) if found.live.agent.alive else None
     if output == "table":
-        click.echo(screen(found, wants_color(color)), nl=False, color=True)
+        click.echo(screen(found, wants_color(color), sync), nl=False, color=True)
     else:
-        show_document("Status", status_fields(found), output)
-    context.exit(DEGRADED if found.problems else 0)
+        show_document("Status", {**status_fields(found), "sync": sync}, output)
+    context.exit(DEGRADED if found.problems or (sync is not None and not sync["ready"]) else 0)
 
 
-def screen(status: NodeStatus, color: bool) -> str:
-    """The status as text."""
+def _show_settings(answer: dict[str, Any], output: str, color: bool) -> None:
+    if output == "table":
+        click.echo(
+            render.table_text(SETTING_COLUMNS, answer["settings"], color=color)[0], nl=False, color=True
+        )
+    else:
+        show_document("SettingList", {"items": answer["settings"]}, output)
+
+
+def _sync(state_dir: Path, bpffs: Path) -> dict[str, Any] | None:
+    """What the agent says of itself; None if it says nothing, for the pins tell enough."""
+    try:
+        return ask_plain(state_dir, bpffs, "/v1/sync")
+    except (NoAgent, NoPermission, AgentFailed):
+        return None
+
+
+def screen(status: NodeStatus, color: bool, sync: dict[str, Any] | None = None) -> str:
+    """The status as text. `sync`: what the agent says of itself."""
     fields = status_fields(status)
     agent = status.live.agent
     started = f"started {duration_text(agent.age)} ago" if agent.age is not None else "never started"
@@ -67,7 +121,7 @@ def screen(status: NodeStatus, color: bool) -> str:
             f"{fields['servicePorts']} service ports, {fields['servicePortsWithoutBackends']} without"
             f" backends, {fields['frontends']} frontends",
         ),
-        *(("problem", render.printable(problem)) for problem in status.problems),
+        *_told(status, sync),
     ]
     hooks, _ = render.table_text(HOOK_COLUMNS, fields["hooks"], color=color)
     fills: list[Row] = [row for row in map_rows(status.live) if row["fillPercent"] is not None]
@@ -76,4 +130,22 @@ def screen(status: NodeStatus, color: bool) -> str:
     counted = [{"outcome": name, "count": count} for name, count in fields["outcomes"].items() if count]
     outcomes, _ = render.table_text(OUTCOME_COLUMNS, counted, color=color)
     head = "".join(f"{name:<10}{text}\n" for name, text in lines)
-    return "\n".join((head, hooks, maps, outcomes))
+    sources = render.table_text(SOURCE_COLUMNS, sync["sources"], color=color)[0] if sync else ""
+    return "\n".join(part for part in (head, sources, hooks, maps, outcomes) if part)
+
+
+def _told(status: NodeStatus, sync: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Lines about readiness and what is wrong."""
+    lines = [("problem", problem) for problem in status.problems]
+    if sync is None:
+        if status.live.agent.alive:
+            lines.append(("agent", "does not answer on its socket: is --state-dir the agent's?"))
+    else:
+        lines += (
+            [("ready", "yes")] if sync["ready"] else [("ready", f"no: {'; '.join(sync['notReadyBecause'])}")]
+        )
+        if sync["lastPlan"]["error"]:
+            lines.append(("problem", f"the maps could not be written: {sync['lastPlan']['error']}"))
+        lines += [("no room", text) for text in sync["noRoom"]]
+        lines += [("problem", text) for text in sync["problems"]]
+    return [(name, render.printable(text)) for name, text in lines]

@@ -84,7 +84,8 @@ def _exchange(state_dir: Path, path: str, seconds: float) -> tuple[int, dict[str
     except TimeoutError:
         raise AgentFailed(f"the agent did not answer within {seconds:g} s; its log may tell why") from None
     except OSError as error:
-        raise NoAgent(f"no agent answers at {state_dir / SOCKET} ({error.strerror})") from None
+        reason = f"no agent answers at {state_dir / SOCKET} ({error.strerror})"
+        raise NoAgent(f"{reason}; start `kubesock run`, or give its --state-dir") from None
     head, _, body = bytes(answer).partition(b"\r\n\r\n")
     first, *rest = head.decode("latin-1").split("\r\n")
     words = first.split(" ")
