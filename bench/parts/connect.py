@@ -143,7 +143,7 @@ def _hook_times(client: Client, scale: Scale, programmed: Programmed) -> Table:
     if not rows:
         raise KubesockError("the kernel counted no run of a hook")
     notes = (
-        "Mean of bpf_stats, two reads of the clock included. A ratio above beyond this share of its reference",
+        "Mean of bpf_stats, two clock reads included. A ratio above beyond this share of its reference",
         "is what caches and the call into the program cost. The same socket again: nothing is allocated.",
     )
     return Table("Time in the hooks", ("what", "mean", "instructions verified"), rows, notes)

@@ -50,8 +50,8 @@ def _maps(maps: MapSet) -> Table:
     rows.append(("all maps", "", size(total), size(total_many), f"≤ {size(BUDGET)}", met))
     notes = (
         f"As the kernel accounts them (`memlock` of fdinfo); the column for {MANY_CPUS} CPUs is computed:",
-        "what it keeps for each CPU is added. Maps below 100 kB are only in the sum; socket storage grows with",
-        "sockets.",
+        "what it keeps for each CPU is added. Maps below 100 kB are in the sum only; socket storage grows",
+        "with sockets.",
     )
     columns = ("map", "entries", f"{here} CPUs", f"{MANY_CPUS} CPUs", "budget", "met")
     return Table(f"Kernel memory, {SERVICES:,} Services × {ENDPOINTS} endpoints", columns, rows, notes)
