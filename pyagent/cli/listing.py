@@ -64,7 +64,7 @@ def _watch(read: Read, listing: Listing, bpffs: Path, first: tuple[Table, list[R
         for key, row in found.items():
             if key not in held:
                 screen.change("ADDED", row)
-            elif held[key] != row:
+            elif table.differs(held[key], row):
                 screen.change("MODIFIED", row)
         for key, row in held.items():
             if key not in found:

@@ -35,6 +35,9 @@ VERBS = {
     "status": Verb("pyagent.cli.status:status", "One screen: agent, hooks, maps."),
     "services": Verb("pyagent.cli.services:services", "Services with frontends, backends and counts."),
     "backends": Verb("pyagent.cli.backends:backends", "Backends with state and how often each was chosen."),
+    "connections": Verb(
+        "pyagent.cli.connections:connections", "Open sockets: who dialled what, and got which."
+    ),
     "affinity": Verb("pyagent.cli.affinity:affinity", "Which clients stay on which backend."),
     "explain": Verb("pyagent.cli.explain:explain_verb", "Where a dial goes from this node, and why."),
     "maps": Verb("pyagent.cli.maps:maps", "The maps and their fill; `maps NAME`: what one holds."),

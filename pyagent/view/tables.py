@@ -57,15 +57,24 @@ class Table(NamedTuple):
         kind: as in JSON, for example `ServiceList`.
         identity: fields that tell a row apart from others, and make its name.
         name: what `-o name` prints.
+        volatile: fields that change by themselves, as ages do; that is no news for `-w`.
     """
 
     kind: str
     columns: tuple[Column, ...]
     identity: tuple[str, ...]
     name: Callable[[Row], str]
+    volatile: frozenset[str] = frozenset()
 
     def key(self, row: Row) -> tuple[Any, ...]:
         return tuple(row.get(field) for field in self.identity)
+
+    def differs(self, one: Row, other: Row) -> bool:
+        """Whether two rows with the same key tell different things."""
+        if not self.volatile:
+            return one != other
+        fields = (one.keys() | other.keys()) - self.volatile
+        return any(one.get(field) != other.get(field) for field in fields)
 
 
 class Selector(NamedTuple):

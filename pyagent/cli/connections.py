@@ -1,0 +1,81 @@
+"""`kubesock connections`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from pyagent.cli.listing import show
+from pyagent.cli.options import Listing, bpffs_option, complete_service, list_options
+from pyagent.kernel.namespace_owners import owners, processes
+from pyagent.view.connection_table import (
+    CONNECTIONS,
+    CONNECTIONS_READ,
+    WITH_PROCESSES,
+    connection_rows,
+    is_draining,
+    of_pod,
+    uses_backend,
+)
+from pyagent.view.live import AgentFacts
+from pyagent.view.names import is_service
+from pyagent.view.pins import read_live
+from pyagent.view.socket_walk import SocketWalker
+from pyagent.view.tables import Row, Table
+
+
+@click.command()
+@click.option(
+    "--service",
+    default="",
+    shell_complete=complete_service,
+    help="Only of [NAMESPACE/]NAME[:PORT][/PROTOCOL].",
+)
+@click.option("--backend", default="", metavar="ADDRESS[:PORT]", help="Only those that use this backend.")
+@click.option("--pod", default="", metavar="[NAMESPACE/]NAME", help="Only of this pod or network namespace.")
+@click.option("--draining", is_flag=True, help="Only those on a backend that is terminating or removed.")
+@click.option("--processes", "with_processes", is_flag=True, help="Also who has each open, from /proc.")
+@list_options()
+@bpffs_option
+def connections(
+    service: str,
+    backend: str,
+    pod: str,
+    draining: bool,
+    with_processes: bool,
+    listing: Listing,
+    bpffs: Path,
+) -> None:
+    """Every open socket that was translated: who dialled which Service, and got which backend.
+
+    TCP and connected UDP of all network namespaces of this node. Processes and pods are found where their
+    pids are visible (on the machine itself, or with hostPID).
+    """
+    walker = SocketWalker(bpffs)
+
+    def read() -> tuple[Table, list[Row], AgentFacts]:
+        walk = walker.look()
+        if walk.error is not None:
+            raise walk.error
+        live = read_live(bpffs, CONNECTIONS_READ)
+        found = owners({one.netns for one in walk.found})
+        opened = {netns: processes(owner) for netns, owner in found.items()} if with_processes else None
+        rows = connection_rows(
+            live._replace(now=live.now + walk.taken - time.monotonic()), walk.found, found, opened
+        )
+        rows = [
+            row
+            for row in rows
+            if (
+                not service
+                or is_service(service, row["namespace"], row["name"], row["port"], row["protocol"])
+            )
+            and (not backend or uses_backend(row, backend))
+            and (not pod or of_pod(row, pod))
+            and (not draining or is_draining(row))
+        ]
+        return WITH_PROCESSES if with_processes else CONNECTIONS, rows, live.agent
+
+    show(read, listing, bpffs)
