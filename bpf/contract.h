@@ -60,7 +60,7 @@ struct frontend_key {
 
 /*
  * frontends, value: one u64
- *	63 clients are held against source_ranges, 62..32 set id, 31..0 tag of the key (frontend_tag)
+ *	63..32 set id, 31..0 tag of the key (frontend_tag)
  * sets: one u64
  *	63..32 first slot, 31..16 count, 15..0 generation
  * slots: a block is BLOCK_HEADER_WORDS words, then one word a backend
@@ -70,6 +70,14 @@ struct frontend_key {
  *	others: 63..32 backend id, 31..0 its incarnation
  */
 #define BLOCK_HEADER_WORDS 3
+
+enum view {
+	VIEW_CLUSTER = 0,
+	VIEW_LOCAL = 1,
+	VIEW_NODE = 2,
+	VIEW_RESTRICTED = 3, /* clients are held against source_ranges */
+};
+
 #define NO_SLOT 0xffffffff
 
 struct backend {
@@ -101,7 +109,7 @@ enum service_address_rule {
 	RULE_PASS = 3,
 };
 
-/* source_ranges: who may dial the restricted frontends of a service port. */
+/* source_ranges: who may dial a service port's frontends of VIEW_RESTRICTED. */
 struct source_range_key {
 	__u32 prefix; /* 32 + bits of the range */
 	__u32 service_port;

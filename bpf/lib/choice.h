@@ -28,9 +28,8 @@ static __always_inline u64 slot_word(u32 index)
 	return word ? READ_WORD(word) : 0;
 }
 
-static __always_inline bool open_block(u32 target, struct block *block)
+static __always_inline bool open_block(u32 set_id, struct block *block)
 {
-	u32 set_id = target & TARGET_SET;
 	u64 *entry = sets.lookup(&set_id);
 	u64 word;
 
@@ -47,6 +46,11 @@ static __always_inline bool open_block(u32 target, struct block *block)
 static __always_inline u32 affinity_seconds(const struct block *block)
 {
 	return block->header & 0x1ffff;
+}
+
+static __always_inline bool is_restricted(const struct block *block)
+{
+	return (block->header >> 24 & 0xff) == VIEW_RESTRICTED;
 }
 
 static __always_inline enum outcome outcome_when_empty(const struct block *block)

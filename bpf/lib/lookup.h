@@ -32,15 +32,11 @@ static __always_inline u32 frontend_tag(const struct frontend_key *key)
 	return tag ^ (tag >> 15);
 }
 
-/* What a frontend's word says beside its tag. */
-#define TARGET_RESTRICTED 0x80000000
-#define TARGET_SET 0x7fffffff
-
 /*
  * The kernel may give a removed hash element to another key while we still hold
  * its pointer; the tag in the word tells.
  */
-static __always_inline enum found find_frontend(struct frontend_key *key, u32 *target)
+static __always_inline enum found find_frontend(struct frontend_key *key, u32 *set_id)
 {
 	for (int attempt = 0; attempt < LOOKUP_ATTEMPTS; attempt++) {
 		u64 *entry = frontends.lookup(key);
@@ -50,7 +46,7 @@ static __always_inline enum found find_frontend(struct frontend_key *key, u32 *t
 			return FOUND_NOTHING;
 		word = READ_WORD(entry);
 		if ((u32)word == frontend_tag(key)) {
-			*target = word >> 32;
+			*set_id = word >> 32;
 			return FOUND_SET;
 		}
 	}
@@ -81,7 +77,7 @@ static __always_inline bool node_of(struct bpf_sock_addr *ctx, struct config *se
 }
 
 static __always_inline enum found find_node_port(struct bpf_sock_addr *ctx, struct config *settings,
-						 struct frontend_key *dialled, u32 *target)
+						 struct frontend_key *dialled, u32 *set_id)
 {
 	struct frontend_key key = {
 		.port = dialled->port,
@@ -98,21 +94,21 @@ static __always_inline enum found find_node_port(struct bpf_sock_addr *ctx, stru
 		return FOUND_NOTHING;
 	key.addr.word[0] = is_ipv4(&dialled->addr) ? 4 : 6;
 	key.addr.word[1] = node;
-	found = find_frontend(&key, target);
+	found = find_frontend(&key, set_id);
 	if (found != FOUND_NOTHING || node == NODE_OWN)
 		return found;
 	key.addr.word[1] = NODE_ANY_OTHER;
-	return find_frontend(&key, target);
+	return find_frontend(&key, set_id);
 }
 
-static __always_inline enum found find_target(struct bpf_sock_addr *ctx, struct config *settings,
-					      struct frontend_key *dialled, u32 *target)
+static __always_inline enum found find_set(struct bpf_sock_addr *ctx, struct config *settings,
+					   struct frontend_key *dialled, u32 *set_id)
 {
-	enum found found = find_frontend(dialled, target);
+	enum found found = find_frontend(dialled, set_id);
 
 	if (found != FOUND_NOTHING)
 		return found;
-	return find_node_port(ctx, settings, dialled, target);
+	return find_node_port(ctx, settings, dialled, set_id);
 }
 
 static __always_inline bool in_service_range(struct config *settings, struct address *addr)

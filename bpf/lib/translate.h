@@ -69,12 +69,12 @@ static __always_inline enum outcome resolve(struct bpf_sock_addr *ctx, struct co
 	struct block block = {};
 	enum outcome outcome;
 	enum found found;
-	u32 target = 0;
+	u32 set_id = 0;
 
-	found = find_target(ctx, settings, dialled, &target);
+	found = find_set(ctx, settings, dialled, &set_id);
 	if (found == FOUND_NOTHING)
 		outcome = unserved(settings, dialled);
-	else if (found == FOUND_UNSTABLE || !open_block(target, &block))
+	else if (found == FOUND_UNSTABLE || !open_block(set_id, &block))
 		outcome = OUTCOME_REFUSED_UNSTABLE;
 	else
 		outcome = OUTCOME_TRANSLATED;
@@ -85,7 +85,7 @@ static __always_inline enum outcome resolve(struct bpf_sock_addr *ctx, struct co
 	if (outcome != OUTCOME_TRANSLATED)
 		return outcome;
 	choice->owner = block.owner;
-	if (target & TARGET_RESTRICTED) {
+	if (is_restricted(&block)) {
 		outcome = admission(ctx, &dialled->addr, block.owner >> 32);
 		if (outcome != OUTCOME_TRANSLATED)
 			return outcome;

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pyagent.agent.facts import Facts
+from pyagent.datapath.draft import Unfit
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.plan import Plan, plan
 from pyagent.datapath.restored import restore
+from pyagent.datapath.source_range_plan import SourceRangePlan
 from pyagent.desired.nodes import Settings
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
@@ -59,6 +61,7 @@ class Programmer:
         self.held = HeldState(datapath.capacities)
         self.planned = False
         self.retry_at: float | None = None
+        self.unfit: tuple[Unfit, ...] = ()
         self.usage: Mapping[str, tuple[int, int]] = {}
         self._datapath = datapath
         self._settings = settings
@@ -66,6 +69,7 @@ class Programmer:
         self._free = free
         self._clock = clock
         self._held_is_true = not reused
+        self._ranges = self._held_ranges()
         self._retry_wait = RETRY_SECONDS[0]
 
     @property
@@ -98,7 +102,7 @@ class Programmer:
             return None
         self.retry_at, self._retry_wait = None, RETRY_SECONDS[0]
         self.usage = self.held.usage()
-        self._facts.unfit(done.unfit)
+        self._facts.unfit(self.unfit)
         if not self.planned:
             self.planned = True
             # What a first list brings stays for good: no later collection need look at it.
@@ -110,14 +114,21 @@ class Programmer:
         if not self._held_is_true:
             self._datapath.grace.wait()
             self.held = restore(self._datapath.raw(), self._datapath.capacities)
+            self._ranges = self._held_ranges()
         # Until it is carried out the held state is ahead of the kernel: a failure makes it worthless.
         self._held_is_true = False
         made = plan(self.held, change, complete=complete)
-        self._datapath.maps.apply(made.writes)
+        ranges = self._ranges.plan(change.service_ports, self.held, complete)
+        self._datapath.maps.apply((*ranges.before, *made.writes, *ranges.after))
         self._held_is_true = True
         if made.freed:
             self._free(made.freed)
+        self.unfit = (*made.unfit, *ranges.unfit)
         return made
+
+    def _held_ranges(self) -> SourceRangePlan:
+        entries = (key for key, _value in self._datapath.maps.items("source_ranges"))
+        return SourceRangePlan(entries, self._datapath.capacities.source_ranges)
 
     def _failed(self, error: Exception) -> None:
         self._facts.apply_failed(self._clock(), str(error))

@@ -11,7 +11,7 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from pyagent.model.outcome import OUTCOME_COUNT, Outcome
-from pyagent.model.service import AddressRule, BackendStateBit, PolicyBit
+from pyagent.model.service import AddressRule, BackendStateBit, PolicyBit, View
 
 LAYOUT_VERSION = 1
 BLOCK_HEADER_WORDS = 3
@@ -281,6 +281,7 @@ _ENUMS: tuple[tuple[str, type[IntEnum] | type[IntFlag]], ...] = (
     ("POLICY_", PolicyBit),
     ("FEATURE_", Feature),
     ("WORKLOAD_", WorkloadKind),
+    ("VIEW_", View),
     ("HOOK_", Hook),
 )
 

@@ -34,13 +34,14 @@ from pyagent.desired.service_rules import (
     read_ports,
     read_rules,
 )
-from pyagent.model.address import Family
+from pyagent.model.address import Family, Network
 from pyagent.model.kube_objects import LABEL_SERVICE_PROXY_NAME, Metadata, Service
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import (
     CLUSTER_SET,
     LOCAL_SET,
     MAX_SET_BACKENDS,
+    RESTRICTED_SET,
     Backend,
     BackendSet,
     Frontend,
@@ -137,7 +138,7 @@ def _service_port(
     for _, set_key in frontends:
         if set_key not in sets:
             sets[set_key] = _backend_set(set_key, choice)
-    ranges = rules.source_ranges.ranges.get(family, ())
+    ranges = _admitted(family, rules, node)
     policy = (
         (_INTERNAL_LOCAL if rules.internal_local else 0)
         | (_EXTERNAL_LOCAL if rules.external_local else 0)
@@ -146,6 +147,15 @@ def _service_port(
     return ServicePort(
         key, rules.service_type, tuple(sets.values()), frontends, rules.affinity_seconds, policy, ranges
     )
+
+
+def _admitted(family: Family, rules: Rules, node: ThisNode) -> tuple[Network, ...]:
+    """The source ranges; where they contain this node, also the load-balancer IPs (as kube-proxy does)."""
+    ranges = rules.source_ranges.ranges.get(family, ())
+    if not any(address in network for address in node.own_addresses for network in ranges):
+        return ranges
+    balancers = [e for e in rules.externals if e.kind is FrontendKind.LOAD_BALANCER_IP and e.family is family]
+    return (*ranges, *(Network(external.address, 128) for external in balancers))
 
 
 def _frontends(family: Family, rules: Rules, port: PortSpec, choice: Choice, node: ThisNode) -> Claimed:
@@ -157,7 +167,8 @@ def _frontends(family: Family, rules: Rules, port: PortSpec, choice: Choice, nod
         if external.kind is FrontendKind.LOAD_BALANCER_IP and family in rules.source_ranges.broken:
             continue  # who may dial it is unknown: left to the load balancer, which checks by itself
         frontend = Frontend(external.kind, family, port.protocol, port.port, external.address)
-        frontends.append((frontend, CLUSTER_SET))
+        restricted = external.kind is FrontendKind.LOAD_BALANCER_IP and family in rules.source_ranges.ranges
+        frontends.append((frontend, RESTRICTED_SET if restricted else CLUSTER_SET))
     if port.node_port:
         frontends += node_port_frontends(
             family,
@@ -171,7 +182,7 @@ def _frontends(family: Family, rules: Rules, port: PortSpec, choice: Choice, nod
 
 
 def _backend_set(key: SetKey, choice: Choice) -> BackendSet:
-    if key == CLUSTER_SET:
+    if key in (CLUSTER_SET, RESTRICTED_SET):
         return BackendSet(key, choice.cluster)
     backends = choice.local if key == LOCAL_SET else choice.of_other_nodes.get(key.node, ())
     if not backends and choice.usable_anywhere:

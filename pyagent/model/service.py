@@ -42,6 +42,7 @@ class View(IntEnum):
     CLUSTER = 0  # C: ready endpoints passing the topology hints, else serving and terminating ones
     LOCAL = 1  # L: the same among this node's endpoints, hints ignored
     NODE = 2  # L of another node, for its nodePort under externalTrafficPolicy Local
+    RESTRICTED = 3  # C again, for frontends whose clients are held against source ranges
 
 
 class SetKey(NamedTuple):
@@ -51,6 +52,7 @@ class SetKey(NamedTuple):
 
 CLUSTER_SET = SetKey(View.CLUSTER)
 LOCAL_SET = SetKey(View.LOCAL)
+RESTRICTED_SET = SetKey(View.RESTRICTED)
 
 
 class BackendStateBit(IntFlag):

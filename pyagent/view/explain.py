@@ -8,13 +8,13 @@ from typing import Any
 
 from pyagent.datapath.decoded import DecodedFrontend, decode_frontend
 from pyagent.datapath.evaluate import Candidate
-from pyagent.datapath.layout import WORD, NodeId, Scope
+from pyagent.datapath.layout import NodeId, Scope
 from pyagent.model.address import family_of, format_address, format_endpoint
 from pyagent.model.outcome import ERRNO_OF, Outcome
 from pyagent.model.service import ANY_OTHER_NODE, BackendStateBit, SetKey, View
 from pyagent.view.backend_table import state_text
 from pyagent.view.explain_facts import EndpointFacts, NodeFacts, PortFacts, ServiceFacts, view_of
-from pyagent.view.explain_lookup import RESTRICTED, LookUp, backend_endpoint
+from pyagent.view.explain_lookup import LookUp, backend_endpoint, is_restricted
 from pyagent.view.explain_question import is_cluster_ip, is_in_node_namespace
 from pyagent.view.explain_reasons import because, notes
 from pyagent.view.live import LiveMaps
@@ -151,7 +151,7 @@ def _frontend(live: LiveMaps, found: LookUp, owned: PortFacts | None) -> Row | N
     if entry is None or key is None:
         return None
     text = frontend_text(live, entry)
-    kind = _kind_of(live, entry, WORD.unpack(live.raw.frontends[key])[0])
+    kind = _kind_of(live, entry, found)
     told = (
         [f.kind for f in owned.frontends if f.dialled == f"{text}/{found.dial.protocol.name}"]
         if owned
@@ -167,11 +167,11 @@ def frontend_text(live: LiveMaps, entry: DecodedFrontend) -> str:
     return f"{node_text(live, entry.node_id) or 'node'}:{entry.port}"
 
 
-def _kind_of(live: LiveMaps, entry: DecodedFrontend, word: int) -> str:
+def _kind_of(live: LiveMaps, entry: DecodedFrontend, found: LookUp) -> str:
     """As far as the maps tell."""
     if entry.scope is Scope.NODE_PORT:
         return "nodePort"
-    if word & RESTRICTED:
+    if is_restricted(found.answer):
         return "loadBalancerIP"
     return "clusterIP" if is_cluster_ip(live.raw, entry.address) else "externalIP or loadBalancerIP"
 

@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 from pyagent.datapath.decoded import RawMaps, decode_backend, decode_set
 from pyagent.datapath.evaluate import Answer, evaluate
-from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, CONFIG, WORD, Feature, WorkloadKind
+from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, CONFIG, Feature, WorkloadKind
 from pyagent.model.address import Network, family_of, is_unspecified
 from pyagent.model.outcome import Outcome
+from pyagent.model.service import View
 from pyagent.view.explain_maps import ClientMaps
 from pyagent.view.explain_question import Client, Dial, is_in_node_namespace, node_cookie
 from pyagent.view.live import LiveMaps
-
-RESTRICTED = 1 << 63
-"""Bit of a frontend's word: clients are held against source ranges."""
 
 SLOT_SCAN = 64
 """How far the hooks look for a backend that is not where it was."""
@@ -77,7 +75,7 @@ def look_up(live: LiveMaps, clients: ClientMaps, dial: Dial, client: Client) -> 
         return found._replace(outcome=Outcome.PASSED_OPTED_OUT)
     if answer.header is None:
         return found
-    if _is_restricted(raw, answer):
+    if is_restricted(answer):
         admission = admit(clients, answer.service_port, dial, client)
         found = found._replace(admission=admission)
         if admission.admitted is False:
@@ -122,9 +120,9 @@ def is_left_alone(raw: RawMaps, clients: ClientMaps, client: Client) -> bool:
     )
 
 
-def _is_restricted(raw: RawMaps, answer: Answer) -> bool:
-    value = raw.frontends.get(answer.frontend, b"") if answer.frontend else b""
-    return len(value) == WORD.size and bool(WORD.unpack(value)[0] & RESTRICTED)
+def is_restricted(answer: Answer) -> bool:
+    """Whether the frontend's clients are held against source ranges."""
+    return answer.header is not None and answer.header.view == View.RESTRICTED
 
 
 def admit(clients: ClientMaps, service_port: int, dial: Dial, client: Client) -> Admission:
