@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pyagent.datapath.draft import Unfit
 from pyagent.datapath.held import HeldState
 from pyagent.datapath.layout import SOURCE_RANGE_KEY
-from pyagent.datapath.writes import Put, Remove, Write
+from pyagent.datapath.writes import Put, Remove
 from pyagent.model.address import Network
 from pyagent.model.service import ServicePort, ServicePortKey
 
@@ -22,8 +22,8 @@ _OWNER_BITS = 32
 
 
 class RangeWrites(NamedTuple):
-    before: tuple[Write, ...]
-    after: tuple[Write, ...]
+    before: tuple[Put, ...]
+    after: tuple[Remove, ...]
     unfit: tuple[Unfit, ...]
 
 

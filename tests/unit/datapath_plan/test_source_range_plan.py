@@ -84,4 +84,4 @@ def test_ranges_without_room_are_left_out_and_named() -> None:
     held = held_with(port(OFFICE, HOME))
     writes = SourceRangePlan((), 1).plan({KEY: port(OFFICE, HOME)}, held, complete=True)
     assert len(writes.before) == 1
-    assert [(unfit.key, unfit.map_name) for unfit in writes.unfit] == [(KEY, "source_ranges")]
+    assert [(unfit.subject, unfit.map) for unfit in writes.unfit] == [(KEY, "source_ranges")]
