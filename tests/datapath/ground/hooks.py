@@ -101,8 +101,7 @@ class Hooks:
         desired.update(snapshot, snapshot.everything())
         made = plan(self.held, desired.full(), complete=True)
         assert not made.unfit
-        if made.freed:
-            self._freed.append(made.freed)
+        self.will_free(made.freed)
         return made.writes
 
     def store(self, *writes: Write) -> None:
@@ -112,6 +111,11 @@ class Hooks:
         """Make the programs serve exactly these objects; `settings` are those of `Settings`."""
         self.store(*self.writes(objects, **settings))
         self.reclaim()
+
+    def will_free(self, freed: Freed) -> None:
+        """What a plan gave up, to be reclaimed."""
+        if freed:
+            self._freed.append(freed)
 
     def reclaim(self) -> None:
         """Wait until no program can see what the plans so far gave up, and use it again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ class Steps(Generic[T]):
     """`next()` runs the client to its next `yield`, and has what it yields."""
 
     def __init__(self, talk: socket.socket) -> None:
+        self._socket = talk
         self._talk = talk.makefile("rwb")
 
     def next(self) -> T:
@@ -31,6 +33,10 @@ class Steps(Generic[T]):
         """Let the client run; the caller may do something meanwhile, and then `finish`."""
         self._talk.write(b"?")
         self._talk.flush()
+
+    def ready(self) -> bool:
+        """Whether `finish` has its answer at once."""
+        return bool(select.select([self._socket], [], [], 0)[0])
 
     def finish(self) -> T:
         try:
