@@ -72,4 +72,6 @@ def view_of(key: SetKey) -> str:
         return "Cluster"
     if key.view is View.LOCAL:
         return "Local"
+    if key.view is View.RESTRICTED:
+        return "Cluster, source ranges"
     return "Local on other nodes" if key.node == ANY_OTHER_NODE else f"Local on {key.node}"
