@@ -58,11 +58,13 @@ class Knowledge(NamedTuple):
 
     Attributes:
         raw: a full dump of the maps; called in the loop's thread, between two plans.
+        ranges: entries of the map `source_ranges`; as `raw`.
         config: rows of `described()`.
     """
 
     ask: Asked
     raw: Callable[[], RawMaps]
+    ranges: Callable[[], list[tuple[bytes, bytes]]]
     facts: Facts
     journal: Journal
     config: Callable[[], list[dict[str, str]]]
@@ -155,10 +157,11 @@ class LocalApi:
     def _diff(self) -> dict[str, Any]:
         """The loop takes the dump between two plans; the comparison is made here, at leisure."""
 
-        def dump(standing: Standing) -> tuple[Meant, RawMaps] | None:
+        def dump(standing: Standing) -> tuple[Meant, RawMaps, set[bytes]] | None:
             if not standing.planned:
                 return None
-            return meant(standing.desired.full(), standing.held), self._knowledge.raw()
+            ranges = {key for key, _ in self._knowledge.ranges()}
+            return meant(standing.desired.full(), standing.held), self._knowledge.raw(), ranges
 
         dumped = self._of_loop(dump)
         if dumped is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -20,7 +20,14 @@ from pyagent.datapath.encoded import (
 )
 from pyagent.datapath.evaluate import Answer, evaluate_frontend, evaluate_set
 from pyagent.datapath.held import Dialled, HeldServicePort, HeldState
-from pyagent.datapath.layout import CONFIG, FRONTEND_KEY, SERVICE_ADDRESS_KEY, NameKind, NodeId
+from pyagent.datapath.layout import (
+    CONFIG,
+    FRONTEND_KEY,
+    SERVICE_ADDRESS_KEY,
+    SOURCE_RANGE_KEY,
+    NameKind,
+    NodeId,
+)
 from pyagent.model.address import Network, Protocol, format_address, format_endpoint
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import (
@@ -34,6 +41,7 @@ from pyagent.model.service import (
     SetKey,
 )
 from pyagent.view.explain_facts import view_of
+from pyagent.view.explain_maps import OWNER_BITS
 
 NOTHING = "nothing"
 
@@ -69,12 +77,17 @@ def meant(desired: DesiredChange, held: HeldState) -> Meant:
     return Meant(desired, ids, nodes, bytes(held.config), frozenset(held.waiting.service_ports))
 
 
-def differences(meant: Meant, raw: RawMaps) -> Iterator[Difference]:
-    """Everything in which the maps differ from what they should hold."""
+def differences(meant: Meant, raw: RawMaps, ranges: Collection[bytes]) -> Iterator[Difference]:
+    """Everything in which the maps differ from what they should hold.
+
+    Args:
+        ranges: keys of `source_ranges`.
+    """
     yield from _service_ports(meant, raw)
     yield from _frontends(meant, raw)
     yield from _service_addresses(meant.desired.service_addresses, raw)
     yield from _node_addresses(meant, raw)
+    yield from _source_ranges(meant, ranges)
     yield from _bounds(meant, raw)
 
 
@@ -250,6 +263,21 @@ def _node_addresses(meant: Meant, raw: RawMaps) -> Iterator[Difference]:
         if kernel != wanted.get(address):
             texts = [NOTHING if t is None else t or "this node" for t in (kernel, wanted.get(address))]
             yield Difference(f"node address {format_address(address)}", *texts)
+
+
+def _source_ranges(meant: Meant, kernel: Collection[bytes]) -> Iterator[Difference]:
+    owners = {held.identifier: str(key) for key, held in meant.ids.items()}
+    wanted = {
+        SOURCE_RANGE_KEY.pack(OWNER_BITS + network.prefix, meant.ids[key].identifier, network.address)
+        for key, port in meant.desired.service_ports.items()
+        if port is not None and key in meant.ids
+        for network in port.source_ranges
+    }
+    for key_bytes in sorted(wanted.symmetric_difference(kernel)):
+        prefix, owner, address = SOURCE_RANGE_KEY.packer.unpack(key_bytes)
+        network = str(Network(address, prefix - OWNER_BITS))
+        texts = (NOTHING, network) if key_bytes in wanted else (network, NOTHING)
+        yield Difference(f"source range of {owners.get(owner, f'service port {owner}')}", *texts)
 
 
 def _bounds(meant: Meant, raw: RawMaps) -> Iterator[Difference]:

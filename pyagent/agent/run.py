@@ -99,7 +99,8 @@ def _serve(
     reaper = _reaper(config, datapath, facts, loop)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
     _listen(config, servers, facts, loop, datapath)
-    knowledge = Knowledge(loop.ask, datapath.raw, facts, journal, lambda: described(config))
+    ranges = partial(datapath.maps.items, "source_ranges")
+    knowledge = Knowledge(loop.ask, datapath.raw, ranges, facts, journal, lambda: described(config))
     local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
     started: list[Threaded] = []
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from pyagent.datapath.decoded import DecodedFrontend, decode_frontend
 from pyagent.datapath.evaluate import Candidate
 from pyagent.datapath.layout import NodeId, Scope
-from pyagent.model.address import family_of, format_address, format_endpoint
+from pyagent.model.address import family_of, format_address, format_endpoint, is_loopback
 from pyagent.model.outcome import ERRNO_OF, Outcome
 from pyagent.model.service import ANY_OTHER_NODE, BackendStateBit, SetKey, View
 from pyagent.view.backend_table import state_text
@@ -239,12 +239,13 @@ def _backend(
     }
 
 
-def _bound_to_loopback(found: LookUp) -> str | None:
-    """The backend that a socket bound to a loopback address gets; None: it is not translated."""
-    if found.loopback is None:
-        return None
-    backend = found.answer.candidates[found.loopback]
-    return format_endpoint(backend.address, backend.port)
+def _bound_to_loopback(found: LookUp) -> list[str]:
+    """The backends that a socket bound to a loopback address can get; if none, it is not translated."""
+    return [
+        format_endpoint(candidate.address, candidate.port)
+        for candidate in found.answer.candidates
+        if is_loopback(candidate.address) or candidate.state & BackendStateBit.ON_NODE_ADDRESS
+    ]
 
 
 def _endpoint(one: EndpointFacts, view: str) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pyagent.datapath.decoded import RawMaps, decode_backend, decode_set
+from pyagent.datapath.decoded import RawMaps, decode_backend
 from pyagent.datapath.evaluate import Answer, evaluate
 from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, CONFIG, Feature, WorkloadKind
 from pyagent.model.address import Network, family_of, is_unspecified
@@ -51,7 +51,6 @@ class LookUp(NamedTuple):
         outcome: what the hook does for this client; for nobody in particular what it does without source
             ranges, opt-out and affinity.
         chances: probability of each of the answer's candidates.
-        loopback: what a socket bound to loopback gets instead: a candidate's index, or None: no translation.
     """
 
     dial: Dial
@@ -61,14 +60,13 @@ class LookUp(NamedTuple):
     chances: tuple[float, ...] = ()
     affinity: Affinity | None = None
     admission: Admission | None = None
-    loopback: int | None = None
 
 
 def look_up(live: LiveMaps, clients: ClientMaps, dial: Dial, client: Client) -> LookUp:
     """Replay a dial on the maps' contents."""
     raw = live.raw
     answer = evaluate(raw, *dial, in_node_namespace=is_in_node_namespace(raw, client))
-    found = LookUp(dial, client, answer, answer.outcome, loopback=_loopback(raw, answer))
+    found = LookUp(dial, client, answer, answer.outcome)
     if answer.outcome is Outcome.NOT_A_SERVICE:
         return found
     if is_left_alone(raw, clients, client):
@@ -162,11 +160,3 @@ def backend_endpoint(raw: RawMaps, word: int) -> tuple[bytes, int] | None:
     if backend is None or backend.incarnation != word & 0xFFFFFFFF:
         return None
     return backend.address, backend.port
-
-
-def _loopback(raw: RawMaps, answer: Answer) -> int | None:
-    if answer.set_id is None or not answer.candidates:
-        return None
-    decoded = decode_set(raw.sets, raw.slots, answer.set_id)
-    slot = decoded.loopback_slot if decoded is not None else None
-    return slot if slot is not None and slot < len(answer.candidates) else None
