@@ -41,6 +41,7 @@ from pyagent.model.source_events import (
     Deleted,
     Malformed,
     Replaced,
+    Scoped,
     SourceEvent,
     SourceState,
 )
@@ -187,6 +188,9 @@ class Loop:
                 self._mark(event.received)
             case SourceState():
                 self._facts.source_state(event)
+            case Scoped():
+                self._programmer.configure(remote_node_ports=event.everything)
+                self._dirty = True
             case InterfacesChanged():
                 self._programmer.configure(interface_addresses=event.addresses)
                 self._mark(self._clock())

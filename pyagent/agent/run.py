@@ -30,7 +30,7 @@ from pyagent.agent.loop import Loop
 from pyagent.agent.node_view import NodeView
 from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.state_files import PROGRAMS
-from pyagent.cluster.api_source import open_api_source
+from pyagent.cluster.api_source import NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Capacities
 from pyagent.desired.nodes import Settings
@@ -134,9 +134,10 @@ def _prefer_others_when_memory_ends(score: int) -> None:
 def _source(config: AgentConfig, had_objects: bool) -> Source:
     if config.manifests is not None:
         return ManifestSource(config.manifests)
+    nodes: dict[str, NodeChoice] = {"on": "all", "off": "own", "auto": "auto"}
     return open_api_source(
         config.kubeconfig,
-        None if config.remote_node_ports != "off" else config.node_name,
+        Wanted(config.node_name, nodes[config.remote_node_ports]),
         config.api_server,
         config.state_dir,
         had_objects=had_objects,

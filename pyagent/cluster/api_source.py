@@ -7,17 +7,42 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pyagent.cluster.access import Access, find_kubeconfig, load_credentials
 from pyagent.cluster.addresses import Addresses
 from pyagent.cluster.connection import Connection
+from pyagent.cluster.node_reflector import NodeReflector
 from pyagent.cluster.reflector import Reflector
-from pyagent.cluster.resources import ENDPOINT_SLICES, SERVICE_CIDRS, SERVICES, Resource, nodes
+from pyagent.cluster.resources import (
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    SERVICE_CIDRS,
+    SERVICES,
+    Resource,
+    nodes,
+    pods_of,
+)
 from pyagent.cluster.surroundings import DEFAULT_TIMING, Figures, Surroundings, Timing
 from pyagent.model.kube_objects import Kind
 from pyagent.model.source_events import Emit, SourceEvent
 
 STOP_SECONDS = 2.0
+NodeChoice = Literal["all", "own", "auto"]
+
+
+class Wanted(NamedTuple):
+    """What a node follows besides Services, EndpointSlices and ServiceCIDRs.
+
+    Attributes:
+        node_name: this node's.
+        nodes: all of them, its own, or all while they are few.
+        workloads: also its Pods, and all Namespaces.
+    """
+
+    node_name: str
+    nodes: NodeChoice = "own"
+    workloads: bool = False
 
 
 class ApiSource:
@@ -27,13 +52,12 @@ class ApiSource:
         self,
         access: Access,
         addresses: Addresses,
-        node_name: str | None,
+        wanted: Wanted,
         surroundings: Surroundings | None = None,
         timing: Timing = DEFAULT_TIMING,
         had_objects: bool = False,
     ) -> None:
         """Args:
-        node_name: the only Node to follow; None for all of them.
         had_objects: Services are programmed from an earlier run; see `Reflector`.
         """
         self._access = access
@@ -41,7 +65,7 @@ class ApiSource:
         self._around = surroundings or Surroundings()
         self._timing = timing
         self._had_objects = had_objects
-        self._resources: tuple[Resource, ...] = (SERVICES, ENDPOINT_SLICES, nodes(node_name), SERVICE_CIDRS)
+        self._wanted = wanted
         self._emit: Emit | None = None
         self._gate = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -49,19 +73,29 @@ class ApiSource:
 
     def start(self, emit: Emit) -> None:
         self._emit = emit
-        for resource in self._resources:
-            reflector = Reflector(
-                resource,
-                Connection(self._access, self._addresses),
-                self._pass_on,
-                self._around,
-                self._timing,
-                self._had_objects and resource in (SERVICES, ENDPOINT_SLICES),
-            )
-            self._reflectors[resource.kind] = reflector
-            thread = threading.Thread(target=reflector.run, name=f"watch {resource.plural}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._follow(SERVICES, self._had_objects)
+        self._follow(ENDPOINT_SLICES, self._had_objects)
+        self._follow(SERVICE_CIDRS)
+        if self._wanted.nodes == "auto":
+            self._run(NodeReflector(self._wanted.node_name, *self._means()))
+        else:
+            self._follow(nodes(self._wanted.node_name if self._wanted.nodes == "own" else None))
+        if self._wanted.workloads:
+            self._follow(NAMESPACES)
+            self._follow(pods_of(self._wanted.node_name))
+
+    def _follow(self, resource: Resource, had_objects: bool = False) -> None:
+        self._run(Reflector(resource, *self._means(), had_objects))
+
+    def _means(self) -> tuple[Connection, Emit, Surroundings, Timing]:
+        return Connection(self._access, self._addresses), self._pass_on, self._around, self._timing
+
+    def _run(self, reflector: Reflector) -> None:
+        resource = reflector.resource
+        self._reflectors[resource.kind] = reflector
+        thread = threading.Thread(target=reflector.run, name=f"watch {resource.plural}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def stop(self) -> None:
         self._around.stop.set()
@@ -87,7 +121,7 @@ class ApiSource:
 
 def open_api_source(
     kubeconfig: str | None,
-    node_name: str | None,
+    wanted: Wanted,
     api_server: str | None = None,
     state_dir: Path | None = None,
     had_objects: bool = False,
@@ -96,7 +130,6 @@ def open_api_source(
 
     Args:
         kubeconfig: `--kubeconfig`; else the pod's service account, else `$KUBECONFIG`.
-        node_name: this node; None to follow all nodes (for remote nodePorts).
         api_server: `--api-server HOST:PORT`.
         state_dir: keeps the API server's endpoints over restarts.
         had_objects: Services are programmed from an earlier run.
@@ -109,4 +142,4 @@ def open_api_source(
     access = Access(partial(load_credentials, path))
     addresses = Addresses(api_server, state_dir, time.monotonic)
     access.current()
-    return ApiSource(access, addresses, node_name, had_objects=had_objects)
+    return ApiSource(access, addresses, wanted, had_objects=had_objects)

@@ -12,8 +12,8 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pyagent.cluster.access import Access, Credentials
@@ -102,6 +102,17 @@ def _dial(host: str, port: int, keep: Callable[[socket.socket], None]) -> socket
     raise failure or OSError(f"{host} has no address")
 
 
+class _Request(NamedTuple):
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+
+_HAS_JSON = {"Accept": "application/json", "Content-Type": "application/json"}
+_HAS_PATCH = {"Accept": "application/json", "Content-Type": "application/strategic-merge-patch+json"}
+
+
 class Answer:
     """An answer whose body is read in pieces."""
 
@@ -176,11 +187,23 @@ class Connection:
         self._name_shift = 0
         self._cut = threading.Event()
 
-    def get(self, path: str, read_timeout: float) -> Answer:
-        """Send `GET path` and wait for the answer's header.
+    def get(self, path: str, read_timeout: float, accept: str = "application/json") -> Answer:
+        """Send `GET path` and wait for the answer's header; see `send`."""
+        return self.send(_Request("GET", path, {"Accept": accept}), read_timeout)
+
+    def post(self, path: str, body: bytes, read_timeout: float) -> Answer:
+        """Send `POST path` with a JSON body; see `send`."""
+        return self.send(_Request("POST", path, _HAS_JSON, body), read_timeout)
+
+    def patch(self, path: str, body: bytes, read_timeout: float) -> Answer:
+        """Send `PATCH path` with a strategic merge patch (Kubernetes API concepts); see `send`."""
+        return self.send(_Request("PATCH", path, _HAS_PATCH, body), read_timeout)
+
+    def send(self, request: _Request, read_timeout: float) -> Answer:
+        """Send a request and wait for the answer's header.
 
         Args:
-            path: from the API's root, with its query.
+            request: its path is from the API's root, with its query.
             read_timeout: seconds without a byte after which the connection counts as dead.
 
         Raises:
@@ -193,12 +216,12 @@ class Connection:
         kept = self._line is not None
         try:
             try:
-                answer = self._send(credentials, context, path, read_timeout)
+                answer = self._send(credentials, context, request, read_timeout)
             except NETWORK_FAILURES as error:
                 self.close()
                 if self._cut.is_set() or not (kept and _is_stale(error)):
                     raise
-                answer = self._send(credentials, context, path, read_timeout)
+                answer = self._send(credentials, context, request, read_timeout)
         except NETWORK_FAILURES as error:
             self.close()
             self._try_other_name(error)
@@ -226,7 +249,7 @@ class Connection:
             line.cut()
 
     def _send(
-        self, credentials: Credentials, context: ssl.SSLContext, path: str, read_timeout: float
+        self, credentials: Credentials, context: ssl.SSLContext, request: _Request, read_timeout: float
     ) -> Answer:
         if self._line is None:
             self._used = credentials
@@ -236,10 +259,11 @@ class Connection:
             self._line.connect()
         line = self._line
         line.sock.settimeout(read_timeout)
-        headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+        headers = {"User-Agent": USER_AGENT, **request.headers}
         if credentials.authorization:
             headers["Authorization"] = credentials.authorization
-        line.request("GET", urlsplit(credentials.server).path.rstrip("/") + path, headers=headers)
+        path = urlsplit(credentials.server).path.rstrip("/") + request.path
+        line.request(request.method, path, body=request.body, headers=headers)
         return Answer(self, line.getresponse())
 
     def _new_line(self, credentials: Credentials, context: ssl.SSLContext) -> _Line:

@@ -22,7 +22,9 @@ from pyagent.model.kube_objects import (
     Kind,
     KubeObject,
     Metadata,
+    Namespace,
     Node,
+    Pod,
     Service,
     ServiceCIDR,
 )
@@ -36,7 +38,12 @@ API_VERSIONS: dict[str, frozenset[str]] = {
     "Node": frozenset({"v1"}),
     "EndpointSlice": frozenset({"discovery.k8s.io/v1"}),
     "ServiceCIDR": frozenset({"networking.k8s.io/v1", "networking.k8s.io/v1beta1"}),
+    "Pod": frozenset({"v1"}),
+    "Namespace": frozenset({"v1"}),
 }
+METADATA_VERSION = "meta.k8s.io/v1"
+METADATA_KIND = "PartialObjectMetadata"
+"""What an object is that the server was asked to send nothing but the metadata of."""
 
 # What msgspec raises for input that is not what we asked for, besides its own errors: bad UTF-8, nesting.
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
@@ -110,6 +117,18 @@ class _ServiceCIDRList(msgspec.Struct, rename="camel"):
     api_version: str = ""
 
 
+class _PodList(msgspec.Struct, rename="camel"):
+    metadata: _ListMeta
+    items: list[Pod] | None = None
+    api_version: str = ""
+
+
+class _NamespaceList(msgspec.Struct, rename="camel"):
+    metadata: _ListMeta
+    items: list[Namespace] | None = None
+    api_version: str = ""
+
+
 class _RawList(msgspec.Struct, rename="camel"):
     metadata: _ListMeta
     items: list[msgspec.Raw] | None = None
@@ -139,15 +158,17 @@ class _LooseHead(msgspec.Struct, frozen=True):
     metadata: _Identity = _Identity()
 
 
-_LIST_DECODER: dict[
-    str, msgspec.json.Decoder[_ServiceList | _EndpointSliceList | _NodeList | _ServiceCIDRList]
-] = {
+_List = _ServiceList | _EndpointSliceList | _NodeList | _ServiceCIDRList | _PodList | _NamespaceList
+
+_LIST_DECODER: dict[str, msgspec.json.Decoder[_List]] = {
     "Service": msgspec.json.Decoder(_ServiceList),
     "EndpointSlice": msgspec.json.Decoder(_EndpointSliceList),
     "Node": msgspec.json.Decoder(_NodeList),
     "ServiceCIDR": msgspec.json.Decoder(_ServiceCIDRList),
+    "Pod": msgspec.json.Decoder(_PodList),
+    "Namespace": msgspec.json.Decoder(_NamespaceList),
 }
-_OBJECT_DECODER: dict[str, msgspec.json.Decoder[Service | EndpointSlice | Node | ServiceCIDR]] = {
+_OBJECT_DECODER: dict[str, msgspec.json.Decoder[KubeObject]] = {
     kind: msgspec.json.Decoder(struct) for kind, struct in STRUCT_OF.items()
 }
 _RAW_LIST = msgspec.json.Decoder(_RawList)
@@ -224,6 +245,8 @@ def decode_object(
         return _problem_of(kind, raw, "", f"larger than {MAX_OBJECT_BYTES >> 20} MiB")
     try:
         head = _HEAD.decode(raw)
+        if (head.api_version, head.kind) == (METADATA_VERSION, METADATA_KIND):
+            head = Head()
         if head.api_version and head.api_version not in API_VERSIONS[kind]:
             wanted = " or ".join(sorted(API_VERSIONS[kind]))
             reason = f"version {sanitized(head.api_version)} is not supported, use {wanted}"
@@ -300,7 +323,7 @@ def _decode_items(kind: Kind, body: bytes | bytearray) -> ListPage:
 
 
 def _check_list_version(kind: Kind, version: str) -> None:
-    if version and version not in API_VERSIONS[kind]:
+    if version and version != METADATA_VERSION and version not in API_VERSIONS[kind]:
         raise NotReadable(f"the list of {kind} objects has version {sanitized(version)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from pyagent.cluster.decode import UNREADABLE, decode_object, field_and_reason
 from pyagent.cluster.yaml_documents import BadYaml, read_documents
 from pyagent.model.failures import sanitized
-from pyagent.model.kube_objects import STRUCT_OF, Kind, KubeObject
+from pyagent.model.kube_objects import SERVICE_KINDS, Kind, KubeObject
 from pyagent.model.source_events import Problem
 
 log = logging.getLogger(__name__)
@@ -50,14 +51,15 @@ def file_problem(name: str, reason: str, line: int = 0) -> Problem:
     return Problem(FILE_PROBLEM, "", shown, "", reason, f"{shown}:{line}" if line else shown)
 
 
-def read_manifest(name: str, data: bytes) -> FileContent:
+def read_manifest(name: str, data: bytes, kinds: Collection[str] = SERVICE_KINDS) -> FileContent:
     """The objects in a file.
 
     Args:
         name: the file's name; `.json` is read as JSON alone.
         data: its bytes.
+        kinds: objects of others are passed over.
     """
-    reader = _Reader(name)
+    reader = _Reader(name, kinds)
     if name.endswith(".json") or data.lstrip()[:1] == b"{":
         try:
             top = _TOP.decode(data)
@@ -78,8 +80,9 @@ def read_manifest(name: str, data: bytes) -> FileContent:
 
 
 class _Reader:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kinds: Collection[str]) -> None:
         self._name = name
+        self._kinds = kinds
         self._objects: dict[Key, KubeObject] = {}
         self._problems: list[Problem] = []
 
@@ -109,7 +112,7 @@ class _Reader:
             self._take_value(kind, value, line)
 
     def _take_value(self, kind: str, value: object, line: int) -> None:
-        if kind not in STRUCT_OF:
+        if kind not in self._kinds:
             self._ignored(kind)
             return
         try:
@@ -120,7 +123,7 @@ class _Reader:
         self._take(kind, raw, b"", line)
 
     def _take(self, kind: str, raw: bytes | msgspec.Raw, data: bytes, line: int = 0) -> None:
-        if kind not in STRUCT_OF:
+        if kind not in self._kinds:
             self._ignored(kind)
             return
         found = decode_object(kind, raw, default_namespace="default")
@@ -128,7 +131,7 @@ class _Reader:
             where = f"{self._name}:{line or _line_of(raw, data)}"
             self._problems.append(msgspec.structs.replace(found, origin=where))
             return
-        typed: Kind = kind  # type: ignore[assignment]  # a key of STRUCT_OF is a Kind
+        typed: Kind = kind  # type: ignore[assignment]  # those we follow are
         key = Key(typed, found.metadata.namespace, found.metadata.name)
         if key in self._objects:
             reason = f"{kind} {key.namespace}/{key.name} appears twice; the first one counts"

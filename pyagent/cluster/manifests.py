@@ -9,18 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import get_args
 
 from pyagent.cluster.directory_watch import Changes, DirectoryWatch, InotifyWatch, PollingWatch
 from pyagent.cluster.manifest_file import MAX_FILE_BYTES, FileContent, file_problem, read_manifest
 from pyagent.cluster.manifest_state import ManifestState
-from pyagent.model.kube_objects import Kind
+from pyagent.model.kube_objects import SERVICE_KINDS, STRUCT_OF, Kind
 from pyagent.model.source_events import Emit, Malformed, Problem, Replaced, SourceEvent, SourceState
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".yaml", ".yml", ".json")
-KINDS: tuple[Kind, ...] = get_args(Kind)
 STOP_SECONDS = 2.0
 LOOK_AT_PATH_SECONDS = 2.0  # a link in the path may be turned without any event
 RETRY_SECONDS = 0.25
@@ -52,7 +50,16 @@ def open_watch(directory: Path) -> DirectoryWatch:
 class ManifestSource:
     """A `Source` on a directory: its .yaml, .yml and .json files, without those that begin with a dot."""
 
-    def __init__(self, directory: Path, watch: Callable[[Path], DirectoryWatch] = open_watch) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        watch: Callable[[Path], DirectoryWatch] = open_watch,
+        kinds: frozenset[Kind] = SERVICE_KINDS,
+    ) -> None:
+        """Args:
+        kinds: objects of others are passed over.
+        """
+        self._kinds = tuple(kind for kind in STRUCT_OF if kind in kinds)
         self._directory = directory
         self._open_watch = watch
         self._state = ManifestState()
@@ -136,8 +143,9 @@ class ManifestSource:
         self._listed = True
         received = time.monotonic()
         problems, self._problems = self._problems, []
-        for kind in KINDS:
-            own = tuple(p for p in problems if p.kind == kind or (p.kind not in KINDS and kind == KINDS[0]))
+        for kind in self._kinds:
+            first = kind == self._kinds[0]
+            own = tuple(p for p in problems if p.kind == kind or (first and p.kind not in self._kinds))
             self._pass_on(Replaced(kind, self._state.objects_of(kind), own, received))
 
     def _may_have_changed(self, name: str) -> bool:
@@ -176,7 +184,7 @@ class ManifestSource:
             reason = f"cannot be read: {(error.strerror or str(error)).lower()}"
             return FileContent({}, (), file_problem(name, reason)), None
         settled = time.time() - max(status.st_mtime, status.st_ctime) > UNSETTLED_SECONDS
-        return read_manifest(name, data), _sign(status) if settled else None
+        return read_manifest(name, data, self._kinds), _sign(status) if settled else None
 
     def _pass_on(self, event: SourceEvent) -> None:
         with self._gate:
@@ -187,7 +195,7 @@ class ManifestSource:
         if self._said == (state, error):
             return
         self._said = (state, error)
-        for kind in KINDS:
+        for kind in self._kinds:
             self._pass_on(SourceState(kind, state, error))  # type: ignore[arg-type]  # one of its literals
 
 

@@ -81,6 +81,8 @@ class Reflector:
             if self._cursor and self._around.now() >= self._relist_at:
                 self._list_version, self._cursor = self._cursor, ""
                 self._skip_streamed_list = False
+            if not self._cursor:
+                self._before_list()
             if not self._cursor and not (self._streamed_lists and not self._skip_streamed_list):
                 return self._list()
             return self._watch()
@@ -99,6 +101,9 @@ class Reflector:
 
     # --- lists
 
+    def _before_list(self) -> None:
+        """For whoever follows different objects at different times."""
+
     def _list(self) -> float:
         self._say("listing")
         page_objects, problems, version, received = self._read_list(self._list_version)
@@ -114,7 +119,7 @@ class Reflector:
         self.figures.lists += 1
         while True:
             query = list_query(self.resource, self._fields, version, token)
-            answer = self._request(query, self._timing.read)
+            answer = self._request(query, self.resource.accept(watch=False))
             page = decode_list(self.resource.kind, answer.read_all(MAX_PAGE_BYTES))
             received = self.figures.last_byte = self._around.now()
             objects += page.objects
@@ -158,7 +163,7 @@ class Reflector:
         query = watch_query(self.resource, self._fields, self._cursor, seconds)
         # Until it is followed by the end of its list, a streamed list is only tried: next time the plain one.
         self._skip_streamed_list = initial is not None
-        answer = self._request(query, self._timing.read)
+        answer = self._request(query, self.resource.accept(watch=True))
         self.figures.streams += 1
         began, before = self._around.now(), self.figures.events
         if initial is None:
@@ -263,7 +268,7 @@ class Reflector:
 
     # --- requests and refusals
 
-    def _request(self, query: str, read_timeout: float) -> Answer:
+    def _request(self, query: str, accept: str) -> Answer:
         """Send it; read the credentials again once where they, or the server's certificate, are refused.
 
         Raises:
@@ -273,7 +278,7 @@ class Reflector:
         path = f"{self.resource.paths[self._path]}?{query}"
         self.figures.requests += 1
         try:
-            answer = self._connection.get(path, read_timeout)
+            answer = self._connection.get(path, self._timing.read, accept)
             renew = answer.status == 401
         except ClusterUnreachable as error:
             if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
@@ -283,7 +288,7 @@ class Reflector:
             self._connection.close()
             self._connection.renew()
             self.figures.requests += 1
-            answer = self._connection.get(path, read_timeout)
+            answer = self._connection.get(path, self._timing.read, accept)
         if answer.status != 200:
             raise refusal(self.resource, answer)
         return answer

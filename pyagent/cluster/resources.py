@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 from pyagent.model.kube_objects import LABEL_HEADLESS, Kind
 
 PAGE = 500
+JSON = "application/json"
+_METADATA = "application/json;as={form};g=meta.k8s.io;v=v1,application/json"
 
 
 class Resource(NamedTuple):
@@ -21,11 +23,16 @@ class Resource(NamedTuple):
     field_selector: str = ""
     field_selector_optional: bool = False  # servers may answer 400; the desired state filters again
     optional: bool = False  # a server without this API has no such objects
+    metadata_only: bool = False  # names, labels and annotations are all that is read
 
     @property
     def rbac_rule(self) -> str:
         """The ClusterRole rule that a service account needs."""
         return f'apiGroups: ["{self.group}"], resources: ["{self.plural}"], verbs: ["list", "watch"]'
+
+    def accept(self, watch: bool) -> str:
+        """The Accept header; a server that cannot leave all but metadata out answers with whole objects."""
+        return metadata_form(watch) if self.metadata_only else JSON
 
 
 # kube-proxy leaves Services of other proxies out by their label; they are listed here, so that their
@@ -54,6 +61,19 @@ SERVICE_CIDRS = Resource(
 )
 
 
+NAMESPACES = Resource("Namespace", "", "namespaces", ("/api/v1/namespaces",), metadata_only=True)
+
+
+def metadata_form(watch: bool) -> str:
+    """The Accept header for metadata alone: of a list, or of each event of a watch."""
+    return _METADATA.format(form="PartialObjectMetadata" if watch else "PartialObjectMetadataList")
+
+
+def pods_of(node_name: str) -> Resource:
+    """The Pods of one node."""
+    return Resource("Pod", "", "pods", ("/api/v1/pods",), field_selector=f"spec.nodeName={node_name}")
+
+
 def nodes(own_name: str | None) -> Resource:
     """This node alone, or all nodes for None."""
     selector = f"metadata.name={own_name}" if own_name else ""
@@ -76,6 +96,11 @@ def list_query(resource: Resource, fields: bool, version: str, token: str) -> st
         if version != "0":
             query["resourceVersionMatch"] = "NotOlderThan"
     return urlencode(query)
+
+
+def count_query(most: int) -> str:
+    """Tells whether there are more than `most`. An exact read, since cached ones ignore limits."""
+    return urlencode({"limit": str(most + 1)})
 
 
 def watch_query(resource: Resource, fields: bool, version: str, seconds: int) -> str:

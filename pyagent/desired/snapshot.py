@@ -116,7 +116,7 @@ class Snapshot:
             self._put_slice((intern(namespace), obj.metadata.name), obj)
         elif isinstance(obj, Node):
             self._put_node(read_node(obj))
-        else:
+        elif isinstance(obj, ServiceCIDR):
             self._put_service_cidr(obj)
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
@@ -240,7 +240,7 @@ class Snapshot:
             "Node": lambda: {("", name) for name in self._nodes},
             "ServiceCIDR": lambda: {("", name) for name in self._service_cidrs},
         }
-        return held[kind]() | {key[1:] for key in self._problems if key[0] == kind}
+        return (held[kind]() if kind in held else set()) | {key[1:] for key in self._problems if key[0] == kind}
 
 
 def _with(pieces: tuple[SliceEndpoints, ...], fresh: SliceEndpoints) -> tuple[SliceEndpoints, ...]:

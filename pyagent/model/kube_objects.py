@@ -149,18 +149,54 @@ class ServiceCIDR(msgspec.Struct, frozen=True, gc=False):
     spec: ServiceCIDRSpec = ServiceCIDRSpec()
 
 
-KubeObject = Service | EndpointSlice | Node | ServiceCIDR
+class PodSpec(msgspec.Struct, frozen=True, gc=False):
+    nodeName: str | None = None
+    hostNetwork: bool | None = None
 
-Kind = Literal["Service", "EndpointSlice", "Node", "ServiceCIDR"]
 
-STRUCT_OF: dict[str, type[Service] | type[EndpointSlice] | type[Node] | type[ServiceCIDR]] = {
+class PodIP(msgspec.Struct, frozen=True, gc=False):
+    ip: str = ""
+
+
+class PodStatus(msgspec.Struct, frozen=True, gc=False):
+    phase: str = ""
+    podIP: str | None = None
+    podIPs: list[PodIP] | None = None
+
+
+class Pod(msgspec.Struct, frozen=True, gc=False):
+    metadata: Metadata
+    spec: PodSpec | None = None
+    status: PodStatus | None = None
+
+
+class Namespace(msgspec.Struct, frozen=True, gc=False):
+    metadata: Metadata
+
+
+KubeObject = Service | EndpointSlice | Node | ServiceCIDR | Pod | Namespace
+
+Kind = Literal["Service", "EndpointSlice", "Node", "ServiceCIDR", "Pod", "Namespace"]
+
+STRUCT_OF: dict[
+    str,
+    type[Service] | type[EndpointSlice] | type[Node] | type[ServiceCIDR] | type[Pod] | type[Namespace],
+] = {
     "Service": Service,
     "EndpointSlice": EndpointSlice,
     "Node": Node,
     "ServiceCIDR": ServiceCIDR,
+    "Pod": Pod,
+    "Namespace": Namespace,
 }
 
-CLUSTER_SCOPED = frozenset({"Node", "ServiceCIDR"})
+SERVICE_KINDS: frozenset[Kind] = frozenset({"Service", "EndpointSlice", "Node", "ServiceCIDR"})
+"""What tells which Services there are; always followed."""
+
+WORKLOAD_KINDS: frozenset[Kind] = frozenset({"Pod", "Namespace"})
+"""What tells whose connections are left alone; followed for `--opt-out=on` alone."""
+
+CLUSTER_SCOPED = frozenset({"Node", "ServiceCIDR", "Namespace"})
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
@@ -168,3 +204,9 @@ LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
+
+TRANSLATE = "kubesock.io/translate"
+"""Annotation or label of a Pod or a Namespace: "false" leaves its connections alone."""
+
+ANNOTATION_MIRROR = "kubernetes.io/config.mirror"
+"""Of a static pod's mirror: the UID by which kubelet, its cgroups and the runtime know the pod."""

@@ -70,7 +70,14 @@ class SourceState(msgspec.Struct, frozen=True):
     resource_version: str = ""
 
 
-SourceEvent = Replaced | Changed | Deleted | Malformed | SourceState
+class Scoped(msgspec.Struct, frozen=True):
+    """From now on all objects of this kind are followed, or only this node's own. Their list comes next."""
+
+    kind: Kind
+    everything: bool
+
+
+SourceEvent = Replaced | Changed | Deleted | Malformed | SourceState | Scoped
 
 
 class Emit(Protocol):

@@ -10,7 +10,7 @@ import pytest
 
 from pyagent.cluster.access import Access, Credentials
 from pyagent.cluster.addresses import Addresses
-from pyagent.cluster.api_source import ApiSource
+from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted
 from pyagent.cluster.surroundings import Surroundings, Timing
 from tests.cluster.support import Recorder
 from tests.fakes.api_server import ApiServer
@@ -43,14 +43,15 @@ def follow(server: ApiServer, tmp_path: Path) -> Iterator[Follow]:
     def start(
         timing: Timing = QUICK,
         load: Callable[[], Credentials] | None = None,
-        node_name: str | None = "node-a",
+        nodes: NodeChoice = "own",
+        workloads: bool = False,
         api_server: str | None = None,
         had_objects: bool = False,
     ) -> tuple[ApiSource, Recorder]:
         around = Surroundings(random=lambda: 0.5)
         access = Access(load or (lambda: credentials_of(server)))
         addresses = Addresses(api_server, tmp_path / "state", around.now)
-        source = ApiSource(access, addresses, node_name, around, timing, had_objects)
+        source = ApiSource(access, addresses, Wanted("node-a", nodes, workloads), around, timing, had_objects)
         recorder = Recorder()
         source.start(recorder)
         started.append(source)

@@ -69,8 +69,8 @@ def test_the_official_client_stays_out_of_this_process(server: ApiServer, tmp_pa
     path = server.kubeconfig(tmp_path / "config.yaml")
     code = (
         "import sys\n"
-        "from pyagent.cluster.api_source import open_api_source\n"
-        f"open_api_source({str(path)!r}, 'n')\n"
+        "from pyagent.cluster.api_source import Wanted, open_api_source\n"
+        f"open_api_source({str(path)!r}, Wanted('n'))\n"
         "assert not {'kubernetes', 'pydantic', 'requests', 'urllib3'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

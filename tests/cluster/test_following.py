@@ -108,7 +108,7 @@ def test_only_the_own_node_is_followed_unless_asked(server: ApiServer, follow: F
     server.put(node("node-a"))
     server.put(node("node-b"))
     _, own = follow()
-    _, everyone = follow(node_name=None)
+    _, everyone = follow(nodes="all")
     own.wait_for_names({"node-a"}, "Node")
     everyone.wait_for_names({"node-a", "node-b"}, "Node")
 

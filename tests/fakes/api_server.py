@@ -39,6 +39,9 @@ class Request(NamedTuple):
     kind: str
     query: dict[str, str]
     authorization: str
+    accept: str = ""
+    path: str = ""
+    body: Any = None  # of POST and PATCH
 
 
 class _Server(ThreadingHTTPServer):
@@ -80,6 +83,8 @@ class ApiServer:
         self.closing = threading.Event()
         self.watch_list = "yes"
         self.absent_kinds: set[str] = set()  # their API answers 404
+        self.forbidden_without_selector: set[str] = set()  # kinds that may not be listed whole: 403
+        self.events: dict[str, Object] = {}  # those posted, by namespace/name; patched in place
         self.field_selectors = True  # False: spec.clusterIP is refused with 400
         self.page_limit = 0  # a server-side cap of `limit`
         self.bookmark_seconds = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from http.server import BaseHTTPRequestHandler
@@ -47,6 +48,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         from tests.fakes.api_server import as_json, command
 
+        if not self.path.startswith("/_test/"):
+            self._write("create")
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if not self._authorized():
             self._status(401, "Unauthorized", "Unauthorized")
@@ -58,23 +62,64 @@ class Handler(BaseHTTPRequestHandler):
             return
         self._json(200, {})
 
+    def do_PATCH(self) -> None:
+        self._write("patch")
+
+    def _write(self, verb: str) -> None:
+        """Create or patch an Event; nothing else can be written."""
+        from tests.fakes.api_server import Request, as_json
+
+        body = as_json(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        found = _EVENTS.fullmatch(self.path)
+        authorization = self.headers.get("Authorization", "")
+        kind = "Event" if found else self.path
+        self.api.note(Request(time.monotonic(), verb, kind, {}, authorization, "", self.path, body))
+        fault = self.api.faults.take(verb, kind, False) or NO_FAULT
+        if not self._authorized():
+            self._status(401, "Unauthorized", "Unauthorized")
+        elif self._early_fault(fault):
+            return
+        elif found is None or (verb == "create") == bool(found["name"]):
+            self._status(404, "NotFound", "the server could not find the requested resource")
+        else:
+            self._write_event(verb, found["namespace"], found["name"] or body["metadata"]["name"], body)
+
+    def _write_event(self, verb: str, namespace: str, name: str, body: Object) -> None:
+        events, key = self.api.events, f"{namespace}/{name}"
+        if verb == "patch" and key not in events:
+            self._status(404, "NotFound", f'events "{name}" not found')
+        elif verb == "create" and key in events:
+            self._status(409, "AlreadyExists", f'events "{name}" already exists')
+        elif wrong := wrong_event(events.get(key, {}) | body, namespace):
+            self._status(422, "Invalid", wrong)
+        else:
+            events[key] = events.get(key, {}) | body
+            self._json(201 if verb == "create" else 200, events[key])
+
     def do_GET(self) -> None:
         from tests.fakes.api_server import Request
 
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query))
+        self._namespace = ""
+        if found := _IN_NAMESPACE.fullmatch(url.path):
+            url = url._replace(path=found["root"] + found["plural"])
+            self._namespace = found["namespace"]
         resource = next((r for r in RESOURCES if r.path == url.path), None)
         verb = "watch" if query.get("watch") in ("1", "true") else "list"
         kind = resource.kind if resource else url.path
-        self.api.note(Request(time.monotonic(), verb, kind, query, self.headers.get("Authorization", "")))
+        authorization, accept = self.headers.get("Authorization", ""), self.headers.get("Accept", "")
+        self.api.note(Request(time.monotonic(), verb, kind, query, authorization, accept, url.path))
         fault = self.api.faults.take(verb, kind, "sendInitialEvents" in query) or NO_FAULT
         if not self._authorized():
             self._status(401, "Unauthorized", "Unauthorized")
         elif resource is None or resource.kind in self.api.absent_kinds:
             self._status(404, "NotFound", "the server could not find the requested resource")
+        elif resource.kind in self.api.forbidden_without_selector and "fieldSelector" not in query:
+            self._status(403, "Forbidden", "not without a field selector")
         elif self._early_fault(fault):
             return
-        elif "spec." in query.get("fieldSelector", "") and not self.api.field_selectors:
+        elif "spec.clusterIP" in query.get("fieldSelector", "") and not self.api.field_selectors:
             self._status(400, "BadRequest", '"spec.clusterIP" is not a known field selector')
         elif verb == "watch":
             self._watch(resource, query, fault)
@@ -106,14 +151,11 @@ class Handler(BaseHTTPRequestHandler):
             meta["continue"] = f"{meta['resourceVersion']}/{offset + limit}"
         if fault.action == "empty_list":
             page, meta = [], {"resourceVersion": version}
-        body = json.dumps(
-            {
-                "kind": f"{resource.kind}List",
-                "apiVersion": resource.api_version,
-                "metadata": meta,
-                "items": page,
-            }
-        ).encode()
+        whole = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
+        if self._wants("PartialObjectMetadataList"):
+            page = [metadata_of(obj) for obj in page]
+            whole = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
+        body = json.dumps({**whole, "metadata": meta, "items": page}).encode()
         if fault.action == "wrong_json":
             body = body[: len(body) // 2]
         self._begin(200)
@@ -218,7 +260,12 @@ class Handler(BaseHTTPRequestHandler):
         meta: Object = {"resourceVersion": str(version), "annotations": annotations}
         self._event("BOOKMARK", {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta})
 
+    def _wants(self, form: str) -> bool:
+        return f"as={form};" in self.headers.get("Accept", "")
+
     def _event(self, event: str, obj: Object) -> None:
+        if self._wants("PartialObjectMetadata") and event != "ERROR":
+            obj = metadata_of(obj)
         self._chunk(json.dumps({"type": event, "object": obj}).encode() + b"\n")
 
     # --- HTTP
@@ -242,6 +289,8 @@ class Handler(BaseHTTPRequestHandler):
         return scheme.lower() == "bearer" and token in self.api.tokens
 
     def _accepts(self, obj: Object | None, query: dict[str, str]) -> bool:
+        if self._namespace and (obj or {}).get("metadata", {}).get("namespace") != self._namespace:
+            return False
         return selected(obj, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
     def _reset(self) -> None:
@@ -270,6 +319,41 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(text)
+
+
+_EVENTS = re.compile(r"/apis/events\.k8s\.io/v1/namespaces/(?P<namespace>[^/]+)/events(/(?P<name>[^/]+))?")
+_IN_NAMESPACE = re.compile(r"(?P<root>/.*/)namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)")
+_CONTROLLER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+def metadata_of(obj: Object) -> Object:
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": obj.get("metadata", {}),
+    }
+
+
+def wrong_event(event: Object, namespace: str) -> str:
+    """What the API server would refuse (pkg/apis/core/validation/events.go); "" if nothing."""
+    about = event.get("regarding", {})
+    if about.get("namespace", "") != namespace and (about.get("namespace") or namespace != "default"):
+        return "regarding.namespace: does not match event.namespace"
+    if not event.get("eventTime"):
+        return "eventTime: Required value"
+    if event.get("type") not in ("Normal", "Warning"):
+        return "type: Invalid value"
+    if not _CONTROLLER.fullmatch(event.get("reportingController", "")):
+        return "reportingController: Invalid value"
+    for name, longest in (("reportingInstance", 128), ("action", 128), ("reason", 128)):
+        if not 1 <= len(event.get(name, "").encode()) <= longest:
+            return f"{name}: Invalid value"
+    if len(event.get("note", "").encode()) > 1024:
+        return "note: can have at most 1024 characters"
+    series = event.get("series")
+    if series is not None and not (series.get("count", 0) >= 2 and series.get("lastObservedTime")):
+        return "series: Invalid value"
+    return ""
 
 
 def status(code: int, reason: str, message: str) -> Object:

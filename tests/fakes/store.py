@@ -23,6 +23,8 @@ RESOURCES = (
     Resource("Node", "v1", "/api/v1/nodes", False),
     Resource("EndpointSlice", "discovery.k8s.io/v1", "/apis/discovery.k8s.io/v1/endpointslices", True),
     Resource("ServiceCIDR", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/servicecidrs", False),
+    Resource("Pod", "v1", "/api/v1/pods", True),
+    Resource("Namespace", "v1", "/api/v1/namespaces", False),
 )
 BY_KIND = {resource.kind: resource for resource in RESOURCES}
 
