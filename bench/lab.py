@@ -6,12 +6,14 @@ is the same.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from bench import objects
 from bench.objects import Plan
@@ -26,15 +28,29 @@ from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.datapath import Datapath, cleanup
+from pyagent.kernel.links import ATTACH_TYPE
 from pyagent.kernel.probe import silent_hooks
 from pyagent.model.failures import KubesockError
 
 SERVICES_PER_STEP = 5000
-LOCAL_ROUTES = (
-    (4, objects.POD_NETWORK),
+LINK_GET_NEXT_ID, LINK_TYPE_CGROUP = 31, 3  # include/uapi/linux/bpf.h
+SERVED = (
+    (4, objects.ENDPOINT_NETWORK),
     (4, objects.OUTSIDE_NETWORK),
-    (6, objects.POD_NETWORK6),
+    (6, objects.ENDPOINT_NETWORK6),
 )
+"""Networks in which every address is a server's own."""
+
+VETH = ((4, "10.255.0.1", "10.255.0.2", 30), (6, "fd00:ef::1", "fd00:ef::2", 64))
+"""IP version, client's address, server's address, prefix length."""
+
+
+class Place(NamedTuple):
+    """Network namespaces, as paths: of a client, and of the servers that it reaches."""
+
+    client: Path
+    server: Path
+
 
 MEASURED = (
     Plan("one", 1, 1, 0, dual_stack=True),
@@ -59,21 +75,47 @@ class Lab:
         self.part = part
         self.hooked = sandbox.new_cgroup(f"{part}/hooked")
         self.plain = sandbox.new_cgroup(f"{part}/plain")
-        self.place = self.new_place("lanes")
+        self.pods = self.new_pods("pods")
+        self.loopback = self._new_loopback()
 
-    def new_place(self, name: str) -> Path:
-        """A namespace in which every endpoint address is its own."""
+    def new_pods(self, name: str) -> Place:
+        """Two namespaces joined by a veth pair; every endpoint address is the second one's."""
+        client, server = (self._new_namespace(f"{name}-{side}") for side in ("client", "server"))
+        _ip("link", "add", "eth0", "netns", client.name, "type", "veth", "peer", "eth0", "netns", server.name)
+        for version, own, other, bits in VETH:
+            for place, address in ((client, own), (server, other)):
+                nodad = ["nodad"] if version == 6 else []
+                _ip("-n", place.name, "addr", "add", f"{address}/{bits}", "dev", "eth0", *nodad)
+        for place in (client, server):
+            _ip("-n", place.name, "link", "set", "eth0", "up")
+        gateway = {version: other for version, _, other, _ in VETH}
+        # A packet to a Service that rules rewrite has to be routed somewhere first.
+        for version, network in (*SERVED, (4, objects.SERVICE_NETWORK)):
+            _ip("-n", client.name, f"-{version}", "route", "add", str(network), "via", gateway[version])
+        _serve(server)
+        return Place(client, server)
+
+    def _new_loopback(self) -> Place:
+        """One namespace that has every endpoint address itself."""
+        alone = self._new_namespace("loopback")
+        _serve(alone)
+        return Place(alone, alone)
+
+    def _new_namespace(self, name: str) -> Path:
         path = self.sandbox.new_namespace(f"{self.part}-{name}")
         namespaces.isolate(path)
-        for version, network in LOCAL_ROUTES:
-            _add_route(path, version, "local", str(network))
-        # A packet to a Service that rules must rewrite has to be routed somewhere first, and come from a pod.
-        _add_route(path, 4, str(objects.SERVICE_NETWORK), "src", str(objects.POD_NETWORK[1]))
         return path
 
 
-def _add_route(place: Path, version: int, *words: str) -> None:
-    subprocess.run(["ip", f"-{version}", "-n", place.name, "route", "add", *words, "dev", "lo"], check=True)
+def _serve(place: Path) -> None:
+    for version, network in SERVED:
+        _ip("-n", place.name, f"-{version}", "route", "add", "local", str(network), "dev", "lo")
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise KubesockError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
 
 class Programmed:
@@ -149,6 +191,28 @@ class Programmed:
             finally:
                 os.close(fd)
         return found
+
+
+def hooks_of_others(own: Programmed) -> int:
+    """How many links attach programs of the same kinds to cgroups that are not ours."""
+    kinds = frozenset(ATTACH_TYPE.values())
+    ours = {state.link_id for state in own.datapath.link_states()}
+    found, identifier = 0, 0
+    while True:
+        attributes = bytearray(struct.pack("=III", identifier, 0, 0))
+        try:
+            bpf.bpf(LINK_GET_NEXT_ID, attributes, "next link")
+        except FileNotFoundError:
+            return found
+        identifier = struct.unpack_from("=I", attributes, 4)[0]
+        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+            fd = bpf.bpf(bpf.LINK_GET_FD_BY_ID, bytearray(struct.pack("=III", identifier, 0, 0)), "open link")
+            try:
+                info = bpf.link_info(fd)
+            finally:
+                os.close(fd)
+            of_cgroup = info.type == LINK_TYPE_CGROUP and info.attach_type in kinds
+            found += of_cgroup and info.id not in ours
 
 
 class Switch:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.lab import Lab
+from bench.lab import Lab, Place
 from bench.ratios import Summary, ratios, summarize
 from pyagent.model.failures import KubesockError
 
 SOURCES = Path(__file__).parent / "c"
-COLUMNS = {"self-datagram": 2, "trip": 3}  # of other operations: 1
+COLUMNS = {"self-datagram": ("sendto", "recvfrom"), "trip": ("sendto", "server", "recvfrom")}
+"""Parts of one sample; other operations have one."""
+
 WARM_UP = 100  # rounds that are thrown away
 RUN_SECONDS = 60.0
 
@@ -26,7 +28,7 @@ class Lane(NamedTuple):
 
     Attributes:
         addresses: how many addresses in a row, from `address` on, are dialled at random.
-        place: its network namespace; None: the lab's first.
+        place: None: from one pod to another.
         answerer: who answers its datagrams, of operation `trip`.
     """
 
@@ -37,7 +39,7 @@ class Lane(NamedTuple):
     address: str
     port: int
     addresses: int = 1
-    place: Path | None = None
+    place: Place | None = None
     answerer: str = ""
 
 
@@ -128,16 +130,16 @@ class Client:
         lab = self._lab
         words = [str(self._binary), str(rounds), str(block)]
         words += [str(cgroup / "cgroup.procs") for cgroup in (lab.hooked, lab.plain)]
-        words += [_text(lane, lane.place or lab.place) for lane in lanes]
+        words += [_text(lane, lane.place or lab.pods) for lane in lanes]
         pipe = subprocess.PIPE
         return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
-def _text(lane: Lane, place: Path) -> str:
+def _text(lane: Lane, place: Place) -> str:
     words = (
         lane.operation,
         "hooked" if lane.hooked else "plain",
-        str(place),
+        f"{place.client};{place.server}",
         lane.protocol,
         lane.address,
         str(lane.addresses),
@@ -148,22 +150,25 @@ def _text(lane: Lane, place: Path) -> str:
 
 
 def _columns(lane: Lane) -> int:
-    return COLUMNS.get(lane.operation, 1)
+    return len(COLUMNS.get(lane.operation, ("",)))
 
 
 def _split(lanes: Sequence[Lane], data: bytes, skip: int) -> dict[str, list[int]]:
-    """Times by lane; of operations with several columns also by `name/column`, the lane being their sum."""
+    """Times by lane; of operations with several columns also by `name, column`, the lane being their sum."""
     numbers = array("I")
     numbers.frombytes(data)
     if numbers.itemsize != 4 or sys.byteorder not in ("little", "big"):
         raise KubesockError("this machine has no 32-bit array")
     width = sum(_columns(lane) for lane in lanes)
     found: dict[str, list[int]] = {}
-    column = 0
+    first = skip * width
     for lane in lanes:
-        parts = [numbers[column + i + skip * width :: width].tolist() for i in range(_columns(lane))]
-        column += len(parts)
+        parts = [numbers[first + i :: width].tolist() for i in range(_columns(lane))]
+        first += len(parts)
         found[lane.name] = [sum(times) for times in zip(*parts, strict=True)]
         if len(parts) > 1:
-            found.update({f"{lane.name}/{i}": times for i, times in enumerate(parts)})
+            names = COLUMNS[lane.operation]
+            found.update(
+                {f"{lane.name}, {column}": times for column, times in zip(names, parts, strict=True)}
+            )
     return found

@@ -1,6 +1,6 @@
 """Lists of Services and EndpointSlices of any size, as an API server writes them.
 
-Every endpoint address lies in networks that the bench's namespaces route to their own loopback.
+Every endpoint address lies in networks that are routed to the loopback of the bench's servers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 SERVICE_NETWORK = ipaddress.ip_network("10.96.0.0/12")
 SERVICE_NETWORK6 = ipaddress.ip_network("fd00:96::/108")
 POD_NETWORK = ipaddress.ip_network("10.128.0.0/9")
-POD_NETWORK6 = ipaddress.ip_network("fd00:ee::/64")
+"""Of all pods; the clients' own addresses are in its upper half."""
+
+ENDPOINT_NETWORK = ipaddress.ip_network("10.128.0.0/10")
+ENDPOINT_NETWORK6 = ipaddress.ip_network("fd00:ee::/64")
 OUTSIDE_NETWORK = ipaddress.ip_network("10.1.0.0/16")
 """Below every Service address: what the hooks can tell from a Service by comparing two numbers."""
 

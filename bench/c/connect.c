@@ -11,8 +11,8 @@ static void make_socket(struct lane *lane)
 }
 
 /*
- * On loopback the whole handshake happens inside connect(): what it waits for is the kernel's work alone, and
- * accepting afterwards costs the timing nothing.
+ * Over loopback and veth the whole handshake happens inside connect(): what it waits for is the kernel's work
+ * alone, and accepting afterwards costs the timing nothing.
  */
 static void run_connect(struct lane *lane, uint32_t *times)
 {

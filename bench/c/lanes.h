@@ -27,9 +27,9 @@ struct operation {
 	void (*run)(struct lane *lane, uint32_t *times);
 };
 
-struct place { /* a network namespace with our servers in it */
-	const char *path;
-	int handle;
+struct place { /* the network namespace of a client, and of the servers that it talks to */
+	const char *text;
+	int client, server;
 	int listener; /* TCP, accepted from by the client itself: nobody has to wake up */
 	bool has_server; /* a process that answers requests */
 };

@@ -2,11 +2,13 @@
 /*
  * lanes ROUNDS BLOCK CGROUP_HOOKED CGROUP_PLAIN LANE...
  *
- * LANE is OPERATION,hooked|plain,NETNS,tcp|udp,ADDRESS,COUNT,PORT,ANSWERER. In each round every lane makes one call,
- * in an order drawn anew; so whatever disturbs the machine disturbs all lanes alike, and lanes can be compared
- * round by round. The socket is made right before its call, as applications do, inside CGROUP_HOOKED or CGROUP_PLAIN.
+ * LANE is OPERATION,hooked|plain,CLIENT;SERVER,tcp|udp,ADDRESS,COUNT,PORT,ANSWERER, where CLIENT and SERVER are
+ * network namespaces. In each round every lane makes one call, in an order drawn anew; so whatever disturbs the
+ * machine disturbs all lanes alike, and lanes can be compared round by round. The socket is made right before
+ * its call, as applications do, inside CGROUP_HOOKED or CGROUP_PLAIN.
+ *
  * Writes nanoseconds to standard output: a 32-bit number for each column of each lane, round after round.
- * BLOCK > 0 waits for a byte on standard input before each block of that many rounds, and flushes after it.
+ * BLOCK > 0 waits for a byte on standard input before each block of that many rounds, and flushes before it.
  */
 #define _GNU_SOURCE
 #include "lanes.h"
@@ -65,29 +67,35 @@ static void enter_cgroup(bool hooked)
 		die("enter the cgroup");
 }
 
-static void enter_place(const struct place *place)
+static void enter_netns(int handle)
 {
-	static const struct place *current;
-
-	if (place == current && !places[1].path)
-		return; /* with several, every lane enters: the same work for all */
-	if (setns(place->handle, CLONE_NEWNET))
-		die(place->path);
-	current = place;
+	if (setns(handle, CLONE_NEWNET))
+		die("enter the network namespace");
 }
 
-static struct place *place_of(const char *path)
+static int open_netns(const char *path)
+{
+	int handle = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (handle < 0)
+		die(path);
+	return handle;
+}
+
+static struct place *place_of(const char *text)
 {
 	struct place *place = places;
+	char *client, *server;
 
-	while (place->path && strcmp(place->path, path))
+	while (place->text && strcmp(place->text, text))
 		if (++place == places + MAX_PLACES)
 			die("too many network namespaces");
-	if (!place->path) {
-		place->path = path;
-		place->handle = open(path, O_RDONLY | O_CLOEXEC);
-		if (place->handle < 0)
-			die(path);
+	if (!place->text) {
+		place->text = text;
+		server = strdup(text);
+		client = strsep(&server, ";");
+		place->client = open_netns(client);
+		place->server = server ? open_netns(server) : place->client;
 	}
 	return place;
 }
@@ -151,7 +159,7 @@ static void make(struct lane *lane)
 {
 	enter_cgroup(!lane->hooked);
 	enter_cgroup(lane->hooked);
-	enter_place(lane->place);
+	enter_netns(lane->place->client);
 	lane->operation->make(lane);
 }
 
@@ -214,12 +222,12 @@ int main(int count, char **words)
 		parse_lane(&lanes[lane_count++], words[i]);
 
 	enter_cgroup(false);
-	for (struct place *place = places; place < places + MAX_PLACES && place->path; place++) {
-		enter_place(place);
+	for (struct place *place = places; place < places + MAX_PLACES && place->text; place++) {
+		enter_netns(place->server);
 		set_up_server(place);
 	}
 	for (struct lane *lane = lanes; lane < lanes + lane_count; lane++) {
-		enter_place(lane->place);
+		enter_netns(lane->place->server);
 		if (lane->operation == &trip_operation)
 			set_up_answerer(lane, lanes);
 	}

@@ -133,11 +133,13 @@ class _AgentBench:
             cgroup=self._lab.hooked,
             bpffs=self._bpffs,
             state_dir=self._state,
-            netns=self._lab.place,
+            netns=self._lab.loopback.client,
         )
         try:
             ready = call(
-                partial(_wait_ready, agent.health_port), netns=self._lab.place, timeout=READY_SECONDS + 5
+                partial(_wait_ready, agent.health_port),
+                netns=self._lab.loopback.client,
+                timeout=READY_SECONDS + 5,
             )
             if ready is None:
                 raise KubesockError(f"the agent is not ready after {READY_SECONDS:g} s\n{agent.log_tail()}")

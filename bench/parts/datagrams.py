@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.lab import Lab, Programmed, Switch, measured
-from bench.lanes import Client, Lane
+from bench.lab import Lab, Programmed, Switch, hooks_of_others, measured
+from bench.lanes import Client, Lane, Times
 from bench.objects import OUTSIDE_NETWORK, PORT, TARGET_PORT
 from bench.ratios import block_ratios, summarize
 from bench.scale import ENDPOINTS_OF_OTHERS, Scale
@@ -12,6 +12,7 @@ from bench.tables import RATIO_COLUMNS, Table, ratio_row
 DATAGRAMS = 1.15
 SERVICES = 1000
 BLOCK = 250
+PARTS = ("", ", sendto", ", recvfrom")
 
 
 def run(lab: Lab, scale: Scale) -> list[Table]:
@@ -19,17 +20,25 @@ def run(lab: Lab, scale: Scale) -> list[Table]:
     with Programmed(lab) as programmed:
         programmed.grow(SERVICES, ENDPOINTS_OF_OTHERS)
         with Switch(programmed) as switch:
-            attached = _attached(client, scale, switch)
-        return [attached, _hooked(client, scale), _trips(client, scale), _calls(client, scale)]
+            others = hooks_of_others(programmed)
+            attached = _attached(lab, client, scale, switch, others)
+        return [attached, _hooked(lab, client, scale), _trips(client, scale), _calls(lab, client, scale)]
 
 
-def _self(name: str, hooked: bool, ipv6: bool, in_range: bool = False) -> Lane:
+def _lanes(lab: Lab, ipv6: bool) -> list[Lane]:
     outside = "::1" if ipv6 else str(OUTSIDE_NETWORK[1])
-    address = measured("ten").pod(0, ipv6) if in_range else outside
-    return Lane(name, "self-datagram", hooked, "udp", address, 0)
+    direct = Lane("direct", "self-datagram", False, "udp", outside, 0, place=lab.loopback)
+    within = direct._replace(name="direct, in range", address=measured("ten").pod(0, ipv6))
+    return [
+        direct,
+        within,
+        direct._replace(name="A/A"),
+        direct._replace(name="hooked", hooked=True),
+        within._replace(name="hooked, in range", hooked=True),
+    ]
 
 
-def _attached(client: Client, scale: Scale, switch: Switch) -> Table:
+def _attached(lab: Lab, client: Client, scale: Scale, switch: Switch, others: int) -> Table:
     """Attached ÷ detached: a hook attached anywhere makes the kernel look for one at every call."""
 
     def is_on(block: int) -> bool:
@@ -37,62 +46,58 @@ def _attached(client: Client, scale: Scale, switch: Switch) -> Table:
 
     rows = []
     for ipv6 in (False, True):
-        lanes = [
-            _self("hooked", True, ipv6),
-            _self("hooked, in range", True, ipv6, in_range=True),
-            _self("unhooked", False, ipv6),
-        ]
-        found = client.run_blocks(lanes, scale.blocks, BLOCK, lambda block: switch.turn(is_on(block)))
-        pairs = range(0, scale.blocks - 1, 2)
-        on = [found[i] if is_on(i) else found[i + 1] for i in pairs]
-        off = [found[i + 1] if is_on(i) else found[i] for i in pairs]
-        quiet = [found[i] if not is_on(i) else found[i + 1] for i in pairs]
-        for name in found[0].lanes:
-            reference = summarize([t for times in off for t in times.lanes[name]])
-            compared = block_ratios([t.lanes[name] for t in on], [t.lanes[name] for t in off])
-            budget = DATAGRAMS if name in ("hooked", "hooked, in range") else None
-            rows.append(
-                ratio_row(f"IPv{6 if ipv6 else 4}, {_spelt(name)}", summarize(compared), reference, budget)
-            )
-        neighbours = block_ratios(
-            [t.lanes["hooked"] for t in quiet[1:-1:2]], [t.lanes["hooked"] for t in quiet[2::2]]
+        found = client.run_blocks(
+            _lanes(lab, ipv6), scale.blocks, BLOCK, lambda block: switch.turn(is_on(block))
         )
-        reference = summarize([t for times in off for t in times.lanes["hooked"]])
-        rows.append(ratio_row(f"IPv{6 if ipv6 else 4}, A/A", summarize(neighbours), reference))
-    notes = (
+        on = [times for block, times in enumerate(found) if is_on(block)]
+        off = [times for block, times in enumerate(found) if not is_on(block)]
+        family = f"IPv{6 if ipv6 else 4}"
+        rows.append(_blocks_row(f"{family}, A/A", off[1:-1:2], off[2::2], "hooked"))
+        for lane in ("hooked", "hooked, in range"):
+            rows += [
+                _blocks_row(f"{family}, {lane}{part}", on, off, lane + part, None if part else DATAGRAMS)
+                for part in PARTS
+            ]
+        rows.append(_blocks_row(f"{family}, not hooked", on, off, "direct"))
+    notes: tuple[str, ...] = (
         f"`sendto` + `recvfrom` with names, to an address that is no Service. Blocks of {BLOCK} rounds with",
         "the hooks attached and without, in the order -++-; ratios of the medians of neighbouring blocks;",
-        "A/A: of neighbouring blocks without. Others' hooks of these types on the machine would be in both.",
+        "A/A: of neighbouring blocks without.",
+        "`in range`: the address lies between those of Services, which costs a look-up more.",
     )
+    if others:
+        notes += (
+            f"{others} hooks of others were attached to other cgroups: the kernel looked for hooks all the time,",
+            "which hides that part of the price (`not hooked` pays it alone). Measure on a quiet machine.",
+        )
     return Table("Datagrams that are no Service's: attached ÷ detached", RATIO_COLUMNS, rows, notes)
 
 
-def _spelt(name: str) -> str:
-    return name.replace("/0", ", sendto").replace("/1", ", recvfrom")
+def _blocks_row(
+    what: str, on: list[Times], off: list[Times], lane: str, budget: float | None = None
+) -> tuple[str, ...]:
+    pairs = min(len(on), len(off))
+    compared = block_ratios(
+        [times.lanes[lane] for times in on[:pairs]], [times.lanes[lane] for times in off[:pairs]]
+    )
+    reference = summarize([time for times in off for time in times.lanes[lane]])
+    return ratio_row(what, summarize(compared), reference, budget)
 
 
-def _hooked(client: Client, scale: Scale) -> Table:
+def _hooked(lab: Lab, client: Client, scale: Scale) -> Table:
     rows = []
+    compared = (("A/A", "direct"), ("hooked", "direct"), ("hooked, in range", "direct, in range"))
     for ipv6 in (False, True):
-        lanes = [
-            _self("direct", False, ipv6),
-            _self("A/A", False, ipv6),
-            _self("hooked", True, ipv6),
-            _self("hooked, in range", True, ipv6, in_range=True),
-        ]
-        times = client.run(lanes, scale.rounds)
-        for name in times.lanes:
-            lane, _, column = name.partition("/") if not name.startswith("A/A") else ("A/A", "", name[4:])
-            if lane == "direct":
-                continue
-            reference = f"direct/{column}" if column else "direct"
-            rows.append(
-                ratio_row(
-                    f"IPv{6 if ipv6 else 4}, {_spelt(name)}",
-                    times.ratio(name, reference),
-                    times.of(reference),
-                )
+        times = client.run(_lanes(lab, ipv6), scale.rounds)
+        rows += [
+            ratio_row(
+                f"IPv{6 if ipv6 else 4}, {lane}{part}",
+                times.ratio(lane + part, reference + part),
+                times.of(reference + part),
             )
+            for lane, reference in compared
+            for part in PARTS
+        ]
     notes = ("Sockets inside and outside of the hooked cgroup, hooks attached all the time, round by round.",)
     return Table("Datagrams that are no Service's: hooked ÷ unhooked", RATIO_COLUMNS, rows, notes)
 
@@ -102,43 +107,37 @@ def _trips(client: Client, scale: Scale) -> Table:
     one = measured("one")
     for ipv6 in (False, True):
         pod = one.pod(0, ipv6)
-        frontend = one.cluster_ips[ipv6]
+        direct = Lane("direct", "trip", False, "udp", pod, TARGET_PORT, answerer=pod)
         lanes = [
-            Lane("direct", "trip", False, "udp", pod, TARGET_PORT, answerer=pod),
-            Lane("A/A", "trip", False, "udp", pod, TARGET_PORT, answerer=pod),
-            Lane("hooked, direct", "trip", True, "udp", pod, TARGET_PORT, answerer=pod),
-            Lane("through a Service", "trip", True, "udp", frontend, PORT, answerer=pod),
+            direct,
+            direct._replace(name="A/A"),
+            direct._replace(name="hooked, direct", hooked=True),
+            direct._replace(name="through a Service", hooked=True, address=one.cluster_ips[ipv6], port=PORT),
         ]
-        times = client.run(lanes, scale.rounds)
-        rows += [
-            ratio_row(
-                f"IPv{6 if ipv6 else 4}, {lane.name}", times.ratio(lane.name, "direct"), times.of("direct")
-            )
-            for lane in lanes[1:]
-        ]
+        rows += _against_direct(client.run(lanes, scale.rounds), f"IPv{6 if ipv6 else 4}")
     notes = ("One question and its answer over unconnected sockets; the answering socket is not hooked.",)
     return Table("UDP round trip", RATIO_COLUMNS, rows, notes)
 
 
-def _calls(client: Client, scale: Scale) -> Table:
+def _calls(lab: Lab, client: Client, scale: Scale) -> Table:
     rows = []
     one = measured("one")
     for ipv6 in (False, True):
-        pod = one.pod(0, ipv6)
-        for operation, port in (("getpeername", TARGET_PORT), ("accept", 0)):
-            lanes = [
-                Lane("direct", operation, False, "tcp", pod, port),
-                Lane("A/A", operation, False, "tcp", pod, port),
-                Lane("hooked", operation, True, "tcp", pod, port),
-            ]
-            if operation == "getpeername":
-                lanes.append(
-                    Lane("hooked, of a Service", operation, True, "tcp", one.cluster_ips[ipv6], PORT)
-                )
+        pod, frontend = one.pod(0, ipv6), one.cluster_ips[ipv6]
+        peer = Lane("direct", "getpeername", False, "tcp", pod, TARGET_PORT, place=lab.loopback)
+        accept = Lane("direct", "accept", False, "tcp", pod, 0, place=lab.loopback)
+        service = peer._replace(name="hooked, of a Service", hooked=True, address=frontend, port=PORT)
+        for direct, more in ((peer, [service]), (accept, [])):
+            lanes = [direct, direct._replace(name="A/A"), direct._replace(name="hooked", hooked=True), *more]
             times = client.run(lanes, scale.rounds)
-            prefix = f"{operation}() IPv{6 if ipv6 else 4}"
-            rows += [
-                ratio_row(f"{prefix}, {lane.name}", times.ratio(lane.name, "direct"), times.of("direct"))
-                for lane in lanes[1:]
-            ]
+            rows += _against_direct(times, f"{direct.operation}() IPv{6 if ipv6 else 4}")
     return Table("getpeername() and accept()", RATIO_COLUMNS, rows)
+
+
+def _against_direct(times: Times, prefix: str) -> list[tuple[str, ...]]:
+    reference = times.of("direct")
+    return [
+        ratio_row(f"{prefix}, {name}", times.ratio(name, "direct"), reference)
+        for name in times.lanes
+        if name != "direct" and not name.endswith((", sendto", ", server", ", recvfrom"))
+    ]

@@ -6,10 +6,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from bench import objects
-from bench.lab import Lab, Programmed, measured
+from bench.lab import Lab, Place, Programmed, measured
 from bench.lanes import Client, Lane
 from bench.objects import PORT, TARGET_PORT, Plan
 from bench.scale import ENDPOINTS_OF_OTHERS, Scale
@@ -30,13 +29,13 @@ def run(lab: Lab, scale: Scale) -> list[Table]:
         programmed.attach()
         for services in scale.peer_services:
             programmed.grow(services, ENDPOINTS_OF_OTHERS)
-            rules = lab.new_place(f"nft-{services}")
+            rules = lab.new_pods(f"nft-{services}")
             took = _load(lab, rules, services)
             tables.append(_compare(client, scale, services, rules, took))
     return tables
 
 
-def _compare(client: Client, scale: Scale, services: int, rules: Path, took: float) -> Table:
+def _compare(client: Client, scale: Scale, services: int, rules: Place, took: float) -> Table:
     rows = []
     for what, lanes in (("TCP connect()", _connects(rules)), ("UDP round trip", _trips(rules))):
         times = client.run(lanes, scale.rounds)
@@ -52,7 +51,7 @@ def _compare(client: Client, scale: Scale, services: int, rules: Path, took: flo
     return Table(f"Through kube-proxy's kind of nftables rules, {size}", RATIO_COLUMNS, rows, notes)
 
 
-def _connects(rules: Path) -> list[Lane]:
+def _connects(rules: Place) -> list[Lane]:
     ten = measured("ten")
     pod = Lane("direct", "connect", False, "tcp", ten.pod(0), TARGET_PORT, ten.endpoints)
     frontend = Lane("", "connect", False, "tcp", ten.cluster_ips[0], PORT)
@@ -66,7 +65,7 @@ def _connects(rules: Path) -> list[Lane]:
     ]
 
 
-def _trips(rules: Path) -> list[Lane]:
+def _trips(rules: Place) -> list[Lane]:
     """Datagrams both ways: a UDP connect() alone sends none, so rules would see nothing."""
     one = measured("one")
     pod = Lane("direct", "trip", False, "udp", one.pod(0), TARGET_PORT, answerer=one.pod(0))
@@ -81,14 +80,14 @@ def _trips(rules: Path) -> list[Lane]:
     ]
 
 
-def _load(lab: Lab, place: Path, services: int) -> float:
+def _load(lab: Lab, place: Place, services: int) -> float:
     """Load the rules into a namespace. Returns the seconds that it took."""
     wanted = [measured("one"), measured("ten"), *objects.plans(services, ENDPOINTS_OF_OTHERS)]
-    file = lab.sandbox.folder / f"{place.name}.nft"
+    file = lab.sandbox.folder / f"{place.client.name}.nft"
     file.write_text("\n".join(ruleset(wanted)))
     began = time.perf_counter()
     done = subprocess.run(
-        ["nsenter", f"--net={place}", "nft", "-f", str(file)],
+        ["nsenter", f"--net={place.client}", "nft", "-f", str(file)],
         capture_output=True,
         text=True,
         timeout=LOAD_SECONDS,
