@@ -36,8 +36,7 @@ def because(live: LiveMaps, found: LookUp, port: PortName | None, facts: NodeFac
             where = _whose(live, found)
             return f"{name} has endpoints, but none usable on {where}, and the policy is Local"
         case Outcome.REFUSED_UNDEFINED_PORT:
-            wanted = f"{found.dial.port}/{found.dial.protocol.name}"
-            return f"{_owner_of(live.raw, found.dial, facts)} has no port {wanted}"
+            return _undefined(live.raw, found.dial, facts)
         case Outcome.REFUSED_UNALLOCATED_ADDRESS:
             return f"{address} lies in the service range {found.answer.rule}, and no Service has it"
         case Outcome.PASSED_OTHER_PROXY:
@@ -92,16 +91,16 @@ def _kept_out(found: LookUp, name: str) -> str:
     return f"{format_address(admission.source)} is outside the source ranges of {name}: {ranges}"
 
 
-def _owner_of(raw: RawMaps, dial: Dial, facts: NodeFacts | None) -> str:
-    address = format_address(dial.address)
+def _undefined(raw: RawMaps, dial: Dial, facts: NodeFacts | None) -> str:
+    address, wanted = format_address(dial.address), f"{dial.port}/{dial.protocol.name}"
     served = served_at(raw, dial.address)
     if served:
         ports = _some([f"{port}/{protocol}" for _, port, protocol in served])
-        return f"{address} is the address of Service {served[0][0]}, which has {ports} and"
+        return f"{address} is the address of Service {served[0][0]}, which serves {ports} and not {wanted}"
+    owner = "a Service"
     if facts is not None and facts.services:
-        one = facts.services[0]
-        return f"{address} is the address of Service {one.namespace}/{one.name}, which"
-    return f"{address} is the address of a Service, which"
+        owner = f"Service {facts.services[0].namespace}/{facts.services[0].name}"
+    return f"{address} is the address of {owner}, which does not serve {wanted}"
 
 
 def served_at(raw: RawMaps, address: bytes) -> list[tuple[str, int, str]]:
@@ -130,16 +129,17 @@ def _not_ours(live: LiveMaps, found: LookUp, facts: NodeFacts | None) -> str:
     """Why nobody answers, by the first thing that nearly does."""
     raw, dial = live.raw, found.dial
     text = "not a frontend: the connection is made as if kubesock were not there"
+    inside = is_in_node_namespace(raw, found.client)
     others = [
         protocol.name
         for protocol in SERVED
         if protocol is not dial.protocol
-        and evaluate(raw, dial.address, dial.port, protocol, in_node_namespace=True).header is not None
+        and evaluate(raw, dial.address, dial.port, protocol, in_node_namespace=inside).header is not None
     ]
     if others:
         return f"{text}; the same address and port is served for {', '.join(others)}"
     owner = node_port_owner(raw, dial.port, dial.protocol)
-    if owner and is_loopback(dial.address) and not is_in_node_namespace(raw, found.client):
+    if owner and is_loopback(dial.address) and not inside:
         return f"{text}; on loopback only the node's own processes get the nodePort of {owner} (--from host)"
     if owner:
         return f"{text}; {dial.port} is the nodePort of {owner}, but {_no_node_port(live, dial)}"
