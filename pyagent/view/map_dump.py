@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from pyagent.datapath import decoded
 from pyagent.datapath.layout import (
@@ -19,20 +20,21 @@ KIND = "MapEntryList"
 _U32 = struct.Struct("=I")
 
 
-def dump_rows(live: LiveMaps, name: str, raw: bool = False) -> list[Row]:
+def dump_rows(live: LiveMaps, name: str, raw: bool = False, limit: int | None = None) -> list[Row]:
     """The entries of a map, in the order of their keys. Needs every map to be read.
 
     Args:
         raw: key and value as hexadecimal bytes instead.
+        limit: only so many of the first; None: all.
 
     Raises:
         UsageError: there is no such map, or its contents cannot be listed.
     """
     if raw:
-        return [{"key": key.hex(), "value": value.hex()} for key, value in _raw(live, name)]
+        return [{"key": key.hex(), "value": value.hex()} for key, value in islice(_raw(live, name), limit)]
     if name not in ENTRIES:
         raise _cannot_list(name, ENTRIES)
-    return list(ENTRIES[name](NamedMaps(live)))
+    return list(islice(ENTRIES[name](NamedMaps(live)), limit))
 
 
 def dump_table(rows: list[Row]) -> Table:

@@ -49,11 +49,12 @@ def read_status(bpffs: Path, cgroup: Path | None) -> NodeStatus:
     folder = current_folder(bpffs)
     live = read_live(bpffs, facts=True)
     links = pinned_states(bpffs / LINKS)
-    hooks = _hooks(links, cgroup)
+    hooks = hook_statuses(links, cgroup)
     return NodeStatus(str(folder), live, hooks, problems(live, hooks, cgroup, bpffs))
 
 
-def _hooks(links: list[LinkState], cgroup: Path | None) -> list[HookStatus]:
+def hook_statuses(links: list[LinkState], cgroup: Path | None) -> list[HookStatus]:
+    """How each hook stands; `cgroup` as in `read_status`."""
     paths = {link.cgroup_id: cgroup_path(link.cgroup_id) for link in links if link.attached}
     effective = {path: effective_programs(path) for path in paths.values() if path is not None}
     found = []
