@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pyagent.agent.audit import Audit
 from pyagent.agent.facts import Facts
 from pyagent.datapath.draft import Unfit
 from pyagent.datapath.held import Freed, HeldState
@@ -70,6 +71,8 @@ class Programmer:
         self._clock = clock
         self._held_is_true = not reused
         self._ranges = self._held_ranges()
+        self._audit = Audit(datapath.maps)
+        self._turns = 0
         self._retry_wait = RETRY_SECONDS[0]
 
     @property
@@ -121,10 +124,27 @@ class Programmer:
         ranges = self._ranges.plan(change.service_ports, self.held, complete)
         self._datapath.maps.apply((*ranges.before, *made.writes, *ranges.after))
         self._held_is_true = True
+        self._turns += 1
         if made.freed:
             self._free(made.freed)
         self.unfit = (*made.unfit, *ranges.unfit)
         return made
+
+    def audit(self, names: bool) -> None:
+        """Look whether the maps still are as written; if not, the next turn makes them so.
+
+        Args:
+            names: see `Audit.altered`.
+        """
+        if not (self.planned and self._held_is_true):
+            return
+        altered = self._audit.altered(self.held, self._turns, names)
+        if altered:
+            what = f"map {', '.join(altered)}: entries were changed from outside"
+            log.warning("repairing %s", what)
+            self._facts.repaired(what)
+            self._held_is_true = False
+            self.retry_at = self._clock()
 
     def _held_ranges(self) -> SourceRangePlan:
         entries = (key for key, _value in self._datapath.maps.items("source_ranges"))
