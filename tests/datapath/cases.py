@@ -24,7 +24,9 @@ from tests.datapath.ground.manifests import Object, Port, endpoint_slice, node, 
 
 NODE_NAME, ZONE = "n", "zone-n"
 NODE_ADDRESSES = ("172.30.0.10", "fd44:172:30::10")
-OTHER_NODES = {"m": "172.30.0.20", "o": "172.30.0.21"}
+OTHER_NODES = {"m": "198.18.0.20", "o": "198.18.0.21"}
+"""No namespace has a route there."""
+
 CLIENT_ADDRESS = "10.244.1.10"
 SERVERS = {"a": 20, "b": 21, "c": 22}
 PORTS: list[Port] = [("t", 80, "TCP"), ("u", 80, "UDP")]
@@ -265,9 +267,9 @@ WORLDS: dict[str, World] = {
             refused(f"[{NODE_ADDRESSES[1]}]:30080/TCP", Outcome.REFUSED_NO_ENDPOINTS),
             to(f"{NODE_ADDRESSES[0]}:30081/TCP", "a", "b"),  # the short-circuit for clients in the cluster
             refused(f"{NODE_ADDRESSES[0]}:30082/TCP", Outcome.REFUSED_NO_ENDPOINTS),
-            to("172.30.0.20:30080/TCP", "a", "b"),
-            to("172.30.0.20:30081/TCP", "b"),
-            refused("172.30.0.21:30081/TCP", Outcome.REFUSED_NO_LOCAL_ENDPOINTS),
+            to("198.18.0.20:30080/TCP", "a", "b"),
+            to("198.18.0.20:30081/TCP", "b"),
+            refused("198.18.0.21:30081/TCP", Outcome.REFUSED_NO_LOCAL_ENDPOINTS),
             passed("10.244.1.20:30080/TCP"),
             passed(f"{NODE_ADDRESSES[0]}:30090/TCP"),
         ],
@@ -275,7 +277,7 @@ WORLDS: dict[str, World] = {
     ),
     "nodePorts of this node alone": World(
         [*NODES, CIDRS, with_node_port(web(1, type="NodePort"), 30080), backed("web", At("a"))],
-        [to(f"{NODE_ADDRESSES[0]}:30080/TCP", "a"), passed("172.30.0.20:30080/TCP")],
+        [to(f"{NODE_ADDRESSES[0]}:30080/TCP", "a"), passed("198.18.0.20:30080/TCP")],
     ),
     "external and load-balancer addresses": World(
         [
