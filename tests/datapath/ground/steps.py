@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pickle
 import select
 import socket
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -16,6 +19,8 @@ from tests.datapath.ground.cluster import InClient
 
 T = TypeVar("T")
 STEP_SECONDS = 20.0
+REPEAT_SECONDS = 60.0
+PAUSE_SECONDS = 0.01
 
 
 class Steps(Generic[T]):
@@ -74,3 +79,32 @@ def _run(work: Callable[[], Iterator[T]], talk: socket.socket, other: socket.soc
             pickle.dump(answer, stream)
             stream.flush()
     os._exit(0)
+
+
+@contextlib.contextmanager
+def repeating(client: InClient, work: Callable[[], str]) -> Iterator[Callable[[], Counter[str]]]:
+    """Do something in a client over and over, until the function that this gives is called.
+
+    Returns:
+        How often `work` said what, from the call of that function. At least once before it can be called.
+    """
+    flags = mmap.mmap(-1, 2)  # the parent says stop in the first, the client has begun in the second
+
+    def repeat() -> Iterator[Counter[str]]:
+        seen: Counter[str] = Counter()
+        deadline = time.monotonic() + REPEAT_SECONDS
+        while not flags[0] and time.monotonic() < deadline:
+            seen[work()] += 1
+            flags[1] = 1
+            time.sleep(PAUSE_SECONDS)
+        yield seen
+
+    def stop() -> Counter[str]:
+        flags[0] = 1
+        return steps.finish()
+
+    with in_steps(client, repeat) as steps:
+        steps.begin()
+        while not flags[1] and not steps.ready():
+            time.sleep(PAUSE_SECONDS)
+        yield stop
