@@ -35,6 +35,7 @@ format: setup ## bring Python and C into shape
 	@find bpf -name '*.c' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
 bench: setup ## what a connect() and a change cost on this machine (root)
+	@build-aux/bench-packages.sh
 	@$(BIN)/python -m bench
 
 lock: setup ## write requirements*.lock from pyproject.toml; UPGRADE=1 takes the newest versions

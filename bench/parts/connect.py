@@ -156,8 +156,9 @@ def _hook_times(lab: Lab, client: Client, scale: Scale, programmed: Programmed) 
     if not rows:
         raise KubesockError("the kernel counted no run of a hook")
     notes = (
-        "Mean of bpf_stats, two clock reads included. A ratio above beyond this share of its reference",
-        "is what caches and the call into the program cost. The same socket again: nothing is allocated.",
+        "Mean of bpf_stats, two clock reads included, of the same call over and over: caches are as warm as",
+        "they get. Ratios above that are more than this share of their reference pay for colder ones, as",
+        "applications do. The same UDP socket again: no storage of a socket is allocated.",
     )
     return Table("Time in the hooks", ("what", "mean", "instructions verified"), rows, notes)
 

@@ -67,8 +67,8 @@ def _attached(lab: Lab, client: Client, scale: Scale, switch: Switch, others: in
     )
     if others:
         notes += (
-            f"{others} hooks of others were attached to other cgroups: the kernel looked for hooks all the time,",
-            "which hides that part of the price (`not hooked` pays it alone). Measure on a quiet machine.",
+            f"{others} hooks of others were attached to other cgroups: the kernel looked for hooks all the",
+            "time, which hides that part of the price (`not hooked` pays it alone). Use a quiet machine.",
         )
     return Table("Datagrams that are no Service's: attached ÷ detached", RATIO_COLUMNS, rows, notes)
 
