@@ -55,6 +55,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     remote_node_ports: str  # auto, on, off
     external_ip_cidrs: tuple[Network, ...] | None  # None: all
     outside: str  # auto, off, or devices separated by commas
+    host_only: bool
+    opt_out: str  # off, on
     udp: str  # all, connected
     udp_grace: float
     terminate_tcp: bool

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from pyagent.agent.clients import ClientsChanged
+from pyagent.agent.opt_out import PodCgroupsChanged
 from pyagent.agent.stale import BackendsUsed
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.desired.snapshot import Snapshot
@@ -69,6 +70,7 @@ InboxEvent = (
     | ProgramsLoaded
     | BackendsUsed
     | ClientsChanged
+    | PodCgroupsChanged
     | Question
     | Stop
 )

@@ -29,13 +29,14 @@ from pyagent.agent.inbox import (
     Stop,
 )
 from pyagent.agent.latency import TriggerTimes
+from pyagent.agent.opt_out import OptOut, PodCgroupsChanged, WorkloadEvent
 from pyagent.agent.programmer import Programmer, Turn
 from pyagent.agent.stale import BackendsUsed, Judge, Reaper
 from pyagent.agent.upkeep import Upkeep
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
 from pyagent.model.failures import KubesockError
-from pyagent.model.kube_objects import Kind
+from pyagent.model.kube_objects import WORKLOAD_KINDS, Kind
 from pyagent.model.source_events import (
     Changed,
     Deleted,
@@ -53,6 +54,10 @@ NEEDED: frozenset[Kind] = frozenset({"Service", "EndpointSlice"})
 WANTED: frozenset[Kind] = frozenset({"Node", "ServiceCIDR"})
 WANTED_SECONDS = 2.0
 """How long the first plan waits for Nodes and ServiceCIDRs: they are optional, but change what it says."""
+
+
+AUDIT_SECONDS, WHOLE_AUDIT_SECONDS = 4.0, 1800.0
+"""Between two looks at the maps that programs read, and at all of them."""
 
 
 class Loop:
@@ -94,12 +99,16 @@ class Loop:
         self._triggers = TriggerTimes()
         self._reaper: Reaper | None = None
         self._judge = Judge(0.0)
+        self._opt_out: OptOut | None = None
+        self._wanted = WANTED
         self._look_at: float | None = None
         self._listed: set[Kind] = set()
         self._gate_at: float | None = None
         self._dirty = False
         self._changed_since: float | None = None
         self._last_plan = clock() - least_seconds
+        self._audit_at = clock() + AUDIT_SECONDS
+        self._whole_audit_at = clock() + AUDIT_SECONDS
         self._fatal: BaseException | None = None
         if programs is not None:
             programs.add_done_callback(lambda f: self.put(ProgramsLoaded(f.exception())))
@@ -120,6 +129,11 @@ class Loop:
     def end_stale_sockets(self, reaper: Reaper, judge: Judge) -> None:
         """Let `reaper` end sockets on backends that `judge` gives up. Before `run`."""
         self._reaper, self._judge = reaper, judge
+
+    def leave_alone(self, opt_out: OptOut) -> None:
+        """Let `opt_out` take part; the first plan waits a little for what it needs. Before `run`."""
+        self._opt_out = opt_out
+        self._wanted = WANTED | WORKLOAD_KINDS
 
     def ask(self, question: Callable[[Standing], T]) -> Future[T]:
         """The answer to a question about the loop's state, found in its thread between two plans."""
@@ -164,12 +178,21 @@ class Loop:
     def _next_due(self) -> float:
         paced = self._last_plan + self._least_seconds if self._dirty and self._least_seconds else None
         gate = None if self._programmer.planned else self._gate_at
-        due = (self._upkeep.due, self._programmer.retry_at, paced, gate, self._look_at)
+        due = (self._upkeep.due, self._audit_at, self._programmer.retry_at, paced, gate, self._look_at)
         return min(at for at in due if at is not None)
 
     def _take(self, event: InboxEvent) -> None:
         snapshot = self._programmer.snapshot
+        if self._opt_out is not None and isinstance(event, WorkloadEvent):
+            self._opt_out.take(event)
         match event:
+            case Replaced() if event.kind in WORKLOAD_KINDS:
+                self._listed.add(event.kind)
+                self._facts.listed(event.kind)
+            case Changed() | Deleted() | Malformed() if event.kind in WORKLOAD_KINDS:
+                pass
+            case PodCgroupsChanged():
+                pass
             case Replaced():
                 snapshot.replace(event.kind, event.objects, event.problems)
                 self._listed.add(event.kind)
@@ -217,12 +240,16 @@ class Loop:
             self._changed_since = received or self._clock()
 
     def _act(self) -> None:
+        if self._opt_out is not None:
+            self._opt_out.write()
         if self._may_plan():
             self._program()
         if self._look_at is not None and self._clock() >= self._look_at:
             self._look_at = None
             self._look_for_stale_sockets()
         self._upkeep.run(self._programmer.planned)
+        if self._clock() >= self._audit_at:
+            self._audit()
 
     def _may_plan(self) -> bool:
         """Nothing is written before Services and EndpointSlices were listed: half a list is no truth."""
@@ -235,7 +262,7 @@ class Loop:
             return False
         if self._gate_at is None:
             self._gate_at = now + WANTED_SECONDS
-        return self._listed >= WANTED or now >= self._gate_at
+        return self._listed >= self._wanted or now >= self._gate_at
 
     def _program(self) -> None:
         started = self._last_plan = self._clock()
@@ -264,6 +291,14 @@ class Loop:
         )
         took = (now - started) * 1e3
         log.debug("%d writes in %.1f ms, %.1f ms after the change", len(turn.plan.writes), took, waited * 1e3)
+
+    def _audit(self) -> None:
+        now = self._clock()
+        self._audit_at = now + AUDIT_SECONDS
+        whole = now >= self._whole_audit_at
+        if whole:
+            self._whole_audit_at = now + WHOLE_AUDIT_SECONDS
+        self._programmer.audit(names=whole)
 
     def _look_for_stale_sockets(self) -> None:
         if self._reaper is not None:

@@ -193,6 +193,21 @@ OPTIONS: tuple[Option, ...] = (
         metavar="auto|off|DEVICES",
     ),
     Option(
+        "--host-only",
+        "host_only",
+        _BOOL,
+        "Translate for processes in the node's own network namespace only.",
+        default="false",
+    ),
+    Option(
+        "--opt-out",
+        "opt_out",
+        _TEXT,
+        'Leave Pods alone that, or whose Namespace, have kubesock.io/translate: "false".',
+        default="off",
+        choices=("off", "on"),
+    ),
+    Option(
         "--udp",
         "udp",
         _TEXT,

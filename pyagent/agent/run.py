@@ -28,19 +28,22 @@ from pyagent.agent.local_api import Knowledge, LocalApi
 from pyagent.agent.logs import set_up
 from pyagent.agent.loop import Loop
 from pyagent.agent.node_view import NodeView
+from pyagent.agent.opt_out import OptOut, PodCgroupsChanged
 from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.state_files import PROGRAMS
 from pyagent.cluster.api_source import NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
-from pyagent.datapath.layout import Capacities
+from pyagent.datapath.layout import Capacities, Feature
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_readings import outcome_counts
 from pyagent.kernel.mounts import cgroup2_root
 from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_addresses
+from pyagent.kernel.pod_cgroups import PodCgroupWatch
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.model.address import Protocol as Transport
 from pyagent.model.address import is_loopback
+from pyagent.model.kube_objects import SERVICE_KINDS, WORKLOAD_KINDS
 from pyagent.model.source_events import Source
 
 log = logging.getLogger(__name__)
@@ -118,6 +121,17 @@ def _serve(
             thread.stop()
 
 
+def _opting_out(
+    config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop, clients: ClientAddressing
+) -> tuple[Threaded, ...]:
+    """What must run for `--opt-out=on`."""
+    if config.opt_out != "on":
+        return ()
+    loop.leave_alone(OptOut(config.node_name, datapath.maps, facts))
+    clients.start()
+    return (PodCgroupWatch(datapath.cgroup, lambda found: loop.put(PodCgroupsChanged(found))),)
+
+
 class Threaded(Protocol):
     def start(self) -> None: ...
 
@@ -132,12 +146,15 @@ def _prefer_others_when_memory_ends(score: int) -> None:
 
 
 def _source(config: AgentConfig, had_objects: bool) -> Source:
+    workloads = config.opt_out == "on"
     if config.manifests is not None:
-        return ManifestSource(config.manifests)
+        return ManifestSource(
+            config.manifests, kinds=SERVICE_KINDS | WORKLOAD_KINDS if workloads else SERVICE_KINDS
+        )
     nodes: dict[str, NodeChoice] = {"on": "all", "off": "own", "auto": "auto"}
     return open_api_source(
         config.kubeconfig,
-        Wanted(config.node_name, nodes[config.remote_node_ports]),
+        Wanted(config.node_name, nodes[config.remote_node_ports], workloads),
         config.api_server,
         config.state_dir,
         had_objects=had_objects,
@@ -145,7 +162,8 @@ def _source(config: AgentConfig, had_objects: bool) -> Source:
 
 
 def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, applied: Applied, reused: bool) -> Loop:
-    datapath.store_node(features=0)
+    features = Feature.HOST_ONLY if config.host_only else Feature(0)
+    datapath.store_node(features | Feature.OPT_OUT if config.opt_out == "on" else features)
     programs: Future[None] | None = None
     if datapath.keeps_programs:
         datapath.adopt_programs()

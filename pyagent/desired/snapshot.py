@@ -240,7 +240,8 @@ class Snapshot:
             "Node": lambda: {("", name) for name in self._nodes},
             "ServiceCIDR": lambda: {("", name) for name in self._service_cidrs},
         }
-        return (held[kind]() if kind in held else set()) | {key[1:] for key in self._problems if key[0] == kind}
+        known = held[kind]() if kind in held else set()
+        return known | {key[1:] for key in self._problems if key[0] == kind}
 
 
 def _with(pieces: tuple[SliceEndpoints, ...], fresh: SliceEndpoints) -> tuple[SliceEndpoints, ...]:

@@ -57,12 +57,14 @@ class ClientWatch:
     """The thread that follows them.
 
     Args:
-        changed: called with all namespaces, cookie -> addresses, after each change.
+        changed: called with all namespaces, cookie -> addresses, after each change; first with all that
+            were there at the start.
     """
 
     def __init__(self, changed: Callable[[Mapping[int, ClientAddresses]], None]) -> None:
         self._changed = changed
         self._known: dict[int, ClientAddresses] = {}
+        self._news = True
         self._followed: dict[Path, _Followed] = {}
         self._pending: dict[Path, int] = {}
         self._wake, self._woken = socket.socketpair()
@@ -98,6 +100,7 @@ class ClientWatch:
             self._selector.register(files.fileno(), selectors.EVENT_READ, None)
             self._rescan()
             while not self._stopping.is_set():
+                self._tell()
                 ready = self._selector.select(RETRY_SECONDS if self._pending else 1.0)
                 self._handle([key.data for key, _events in ready if key.data is not None])
 
@@ -128,8 +131,7 @@ class ClientWatch:
         gone = self._followed.pop(path)
         self._selector.unregister(gone.changes)
         gone.changes.close()
-        if self._known.pop(gone.cookie, None) is not None:
-            self._changed(dict(self._known))
+        self._news = self._known.pop(gone.cookie, None) is not None or self._news
 
     def _refresh(self, path: Path) -> None:
         try:
@@ -162,6 +164,11 @@ class ClientWatch:
     def _learn(self, cookie: int, addresses: ClientAddresses) -> None:
         if self._known.get(cookie) != addresses:
             self._known[cookie] = addresses
+            self._news = True
+
+    def _tell(self) -> None:
+        if self._news:
+            self._news = False
             self._changed(dict(self._known))
 
     def _find_unknown(self) -> None:
@@ -183,6 +190,7 @@ class ClientWatch:
                 cookie, addresses = inside(path, lambda: (netns_cookie(), addresses_here()))
                 if wanted.pop(cookie, None) is not None:
                     self._learn(cookie, addresses)
+                    self._tell()
 
 
 def select_has_data(one: socket.socket) -> bool:

@@ -67,6 +67,8 @@ FLAGS = [
     ("--external-ip-cidrs=198.51.100.0/24", "external-ip-cidrs", "198.51.100.0/24"),
     ("--external-ip-cidrs=", "external-ip-cidrs", ""),
     ("--outside=eth0, eth1.5", "outside", "eth0,eth1.5"),
+    ("--host-only", "host-only", "true"),
+    ("--opt-out=on", "opt-out", "on"),
     ("--udp=connected", "udp", "connected"),
     ("--udp-grace=1h5m", "udp-grace", "1h5m0s"),
     ("--udp-grace=0", "udp-grace", "0s"),
