@@ -90,7 +90,7 @@ class _Claims:
         held = self.held
         dialled: dict[int, list[bytes]] = {}
         for key, set_id in held.frontends.items():
-            if 0 < set_id < len(held.sets) and key not in PROBE_FRONTENDS:
+            if 0 < set_id < held.capacities.sets:
                 dialled.setdefault(set_id, []).append(key)
         for set_id in sorted(dialled):
             self._claim(set_id)
@@ -98,7 +98,8 @@ class _Claims:
             if word & 0xFFFF and set_id and set_id not in dialled:
                 self._claim(set_id)
         for port in held.service_ports.values():
-            port.frontends = tuple(key for set_id in port.set_ids for key in dialled.get(set_id, ()))
+            keys = (key for set_id in port.set_ids for key in dialled.get(set_id, ()))
+            port.frontends = tuple(key for key in keys if key not in PROBE_FRONTENDS)
         held.abandoned_sets = [
             i for i, word in enumerate(held.sets) if word & 0xFFFF and i not in self.claimed
         ]
@@ -171,7 +172,9 @@ class _Claims:
     def _set_strays_aside(self, dangling: Iterable[int]) -> None:
         held, taken, capacity = self.held, self.taken, self.held.capacities
         lost = bytearray(len(taken))
-        sets = tuple(i for i in dangling if i < capacity.sets)
+        sets = tuple(dangling)
+        self.sets.release()
+        reach(held.sets, max(sets, default=0) + 1)
         for set_id in sets:
             first, count, _ = split_set_word(held.sets[set_id])
             end = min(first + BLOCK_HEADER_WORDS + count, len(lost))
