@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,12 +19,18 @@ from pyagent.model.address import Family, format_address
 from pyagent.model.kube_objects import Kind
 from pyagent.model.source_events import Problem, SourceState
 
+log = logging.getLogger(__name__)
+
 NEEDED: frozenset[Kind] = frozenset({"Service", "EndpointSlice"})
 """Kinds without whose lists nothing is written."""
 
 FAMILIES = (Family.IPV4, Family.IPV6)
 STALE_SECONDS = 60.0
 """Twice kube-proxy's sync period: an update that waits longer makes the agent unhealthy."""
+
+
+PROBLEMS_LOGGED = 50
+"""Of one change: a list of nothing but bad objects must not bury what else the log says."""
 
 
 class Facts:
@@ -100,11 +107,16 @@ class Facts:
                 self._synced_at = now
 
     def problems_changed(self, new: Iterable[Problem], cleared: Iterable[Problem]) -> None:
-        """What cannot be used in the objects: found since the last call, and gone since."""
+        """What cannot be used in the objects: found since the last call, and gone since. A log line each."""
         with self._lock:
             for problem in cleared:
                 self._problems.pop(problem, None)
-            self._problems.update(dict.fromkeys(new))
+            fresh = [problem for problem in dict.fromkeys(new) if problem not in self._problems]
+            self._problems.update(dict.fromkeys(fresh))
+        for problem in fresh[:PROBLEMS_LOGGED]:
+            log.warning("not usable: %s", problem)
+        if len(fresh) > PROBLEMS_LOGGED:
+            log.warning("not usable: %d more; `kubesock status` lists all", len(fresh) - PROBLEMS_LOGGED)
 
     def problem(self, problem: Problem) -> None:
         """One more thing that cannot be used."""

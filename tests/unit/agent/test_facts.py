@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyagent.agent.facts import STALE_SECONDS, Facts
+from pyagent.agent.facts import PROBLEMS_LOGGED, STALE_SECONDS, Facts
 from pyagent.agent.histogram import SYNC_SECONDS, Histogram
 from pyagent.datapath.draft import Unfit
 from pyagent.model.address import Family, Protocol, parse_address, parse_network
@@ -221,6 +221,19 @@ def test_problems_stay_until_they_are_cleared(clock: Clock) -> None:
     assert facts.view().problems == (first, second)
     facts.problems_changed([], [first])
     assert facts.view().problems == (second,)
+
+
+def test_each_problem_is_logged_once_and_a_flood_is_counted(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = clock.facts()
+    many = [Problem("Service", "shop", f"s{i}", "spec.ports", "bad") for i in range(PROBLEMS_LOGGED + 7)]
+    facts.problems_changed(many[:2], [])
+    facts.problems_changed(many[:2], [])
+    assert [record.message for record in caplog.records] == [f"not usable: {problem}" for problem in many[:2]]
+    facts.problems_changed(many[2:], [])
+    assert len(caplog.records) == 2 + PROBLEMS_LOGGED + 1
+    assert "5 more" in caplog.records[-1].message
 
 
 def test_what_does_not_fit_is_named(clock: Clock) -> None:
