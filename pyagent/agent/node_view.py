@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pyagent.agent.facts import Facts
 from pyagent.agent.health_check_ports import HealthCheckPorts
+from pyagent.desired.endpoint_choice import usable
+from pyagent.desired.endpoints import LOCAL, PortIndex, SliceEndpoints, index_ports, merge
 from pyagent.desired.snapshot import ServiceName, Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.model.address import Family
 from pyagent.model.outcome import Outcome
-from pyagent.model.service import DesiredChange, ServiceView, View
+from pyagent.model.service import CLUSTER_SET, LOCAL_SET, DesiredChange, PolicyBit, ServiceView
 from pyagent.model.source_events import Problem
 
 
@@ -40,7 +42,7 @@ class NodeView:
     def __call__(self, change: DesiredChange, desired: DesiredState, snapshot: Snapshot) -> None:
         self._tell_node(snapshot)
         for name in change.services:
-            self._follow(name, desired.views.get(name))
+            self._follow(name, desired.views.get(name), snapshot)
         failing = frozenset(self._ports.sync(self._health, self._addresses))
         self._facts.problems_changed(failing - self._failing, self._failing - failing)
         self._failing = failing
@@ -60,19 +62,14 @@ class NodeView:
         else:
             self._facts.node(True)
 
-    def _follow(self, name: ServiceName, view: ServiceView | None) -> None:
+    def _follow(self, name: ServiceName, view: ServiceView | None, snapshot: Snapshot) -> None:
         self._health.pop(name, None)
         self._without_local.pop(name, None)
         if view is None:
             return
         if view.health_check_port:
             self._health[name] = (view.health_check_port, view.local_ready)
-        lacking = tuple(
-            ("internal" if found.key.view is View.LOCAL else "external", port.key.family)
-            for port in view.ports
-            for found in port.sets
-            if not found.backends and found.when_empty is Outcome.REFUSED_NO_LOCAL_ENDPOINTS
-        )
+        lacking = tuple(_policies_without_local(view, snapshot.slices_of(name)))
         if lacking:
             self._without_local[name] = lacking
 
@@ -82,3 +79,26 @@ class NodeView:
             for kind in lacking:
                 counts[kind] = counts.get(kind, 0) + 1
         return counts
+
+
+def _policies_without_local(
+    view: ServiceView, slices: Sequence[SliceEndpoints]
+) -> Iterator[tuple[str, Family]]:
+    """(internal | external, family) for each service port whose Local policy finds no endpoint here, though
+    there are some elsewhere.
+
+    Externally that concerns traffic from outside: clients here are not bound to their node's endpoints, so
+    no set says it.
+    """
+    index: PortIndex | None = None
+    for port in view.ports:
+        sets = {found.key: found for found in port.sets}
+        internal = sets.get(LOCAL_SET)
+        if internal is not None and internal.when_empty is Outcome.REFUSED_NO_LOCAL_ENDPOINTS:
+            yield "internal", port.key.family
+        anywhere = sets.get(CLUSTER_SET)
+        if port.policy & PolicyBit.EXTERNAL_LOCAL and anywhere is not None and anywhere.backends:
+            index = index_ports(slices) if index is None else index
+            pieces = index.get((port.key.family, port.key.port_name, port.key.protocol), [])
+            if not usable([b for b in merge(pieces).backends if b.state & LOCAL]):
+                yield "external", port.key.family
