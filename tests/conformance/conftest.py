@@ -26,5 +26,6 @@ def cluster(two_nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[Clus
     yield two_nodes
     for name, agent in two_nodes.agents.items():
         request.node.add_report_section("teardown", f"log of the agent of {name}", agent.log_tail(15))
+    two_nodes.start_agents()
     two_nodes.describe_nodes()
     two_nodes.put()

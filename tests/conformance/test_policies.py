@@ -12,6 +12,7 @@ from tests.conformance.ground.objects import (
     Dualstack,
     Endpoint,
     Object,
+    Pod,
     balanced,
     both,
     ready,
@@ -130,7 +131,8 @@ def test_terminating_endpoints_serve_when_none_is_ready(cluster: Cluster) -> Non
     web = service("web", WEB, both(80, node_port=NODE_PORT))
     ending = [terminating(cluster["a1"]), terminating(cluster["a2"])]
     cluster.put(web, slices("web", *ending))
-    targets = [(WEB, 80), *((cluster[node], NODE_PORT) for node in ("node-1", "node-2", "node-3"))]
+    targets: list[tuple[Address | Pod, int]] = [(WEB, 80)]
+    targets += [(cluster[node], NODE_PORT) for node in ("node-1", "node-2", "node-3")]
     for target, port in targets:
         assert cluster.everyone(target, port) == {"a1", "a2"}
     cluster.put(web, slices("web", *ending, cluster["b2"]))

@@ -11,6 +11,7 @@ are below the cgroup that the node's agent serves, as on a real node; the agent 
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ POD_NETWORKS = ("10.244.0.0/16", "fd44:10:244::/64")
 NODE_NETWORKS = ("172.30.0.0/24", "fd44:172:30::/64")
 SERVICE_RANGES = ("10.96.0.0/16", "fd44:10:96::/112")
 ZONES = {"node-1": "zone-a", "node-2": "zone-b", "node-3": "zone-c"}
+AGENTS = ("node-1", "node-2")
 PODS = {"node-1": ("client-1", "a1", "b1"), "node-2": ("client-2", "a2", "b2"), "node-3": ("a3",)}
 
 _REVISION = Address("10.96.255.254", "fd44:10:96::fffe")
@@ -48,8 +50,8 @@ class Cluster:
         self.pods: dict[str, Pod] = {}
         for number, name in enumerate(ZONES, 1):
             self._add(name, name, f"172.30.0.{10 + number}", f"fd44:172:30::1{number}")
-            for index, pod in enumerate(PODS[name], 10):
-                self._add(pod, name, f"10.244.{number}.{index}", f"fd44:10:244::{number}:{index}")
+            for index, own in enumerate(PODS[name], 10):
+                self._add(own, name, f"10.244.{number}.{index}", f"fd44:10:244::{number}:{index}")
         self._connect(self.pods.values())
         for pod in self.pods.values():
             self._start_server(pod)
@@ -57,9 +59,8 @@ class Cluster:
         self._revisions = itertools.count(1)
         self.describe_nodes()
         self._write(())
-        self.agents = {name: self._start_agent(name) for name in ("node-1", "node-2")}
-        for agent in self.agents.values():
-            agent.wait_ready()
+        self.agents: dict[str, Agent] = {}
+        self.start_agents()
 
     def __getitem__(self, name: str) -> Pod:
         return self.pods[name]
@@ -98,10 +99,16 @@ class Cluster:
             objects.append({**node(name, [pod.ipv4, pod.ipv6], labels), **(changed or {}).get(name, {})})
         self.manifests.write("cluster", objects)
 
-    def restart_agent(self, name: str) -> None:
-        """Start the agent of a node that was stopped, on what it left."""
-        self.agents[name] = self._start_agent(name)
-        self.agents[name].wait_ready()
+    def stop_agent(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the agent of a node; `put` does not wait for it then."""
+        self.agents.pop(name).stop(how)
+
+    def start_agents(self) -> None:
+        """Start those that were stopped, on what they left, and wait until they are ready."""
+        missing = [name for name in AGENTS if name not in self.agents]
+        self.agents |= {name: self._start_agent(name) for name in missing}
+        for name in missing:
+            self.agents[name].wait_ready()
 
     def everyone(self, target: Pod | Address, port: int = 80, **how: object) -> set[str]:
         """Whom the clients of both nodes see, all together; they must not disagree about an error."""

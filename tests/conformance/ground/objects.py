@@ -60,8 +60,8 @@ class Endpoint(NamedTuple):
         return made
 
 
-def ready(pod: Pod, **hints: tuple[str, ...]) -> Endpoint:
-    return Endpoint(pod, pod.node, **hints)
+def ready(pod: Pod, zones: tuple[str, ...] = (), nodes: tuple[str, ...] = ()) -> Endpoint:
+    return Endpoint(pod, pod.node, zones=zones, nodes=nodes)
 
 
 def unready(pod: Pod) -> Endpoint:
