@@ -1,4 +1,4 @@
-"""Differences between maps and what they should hold: none after a plan, and each change of meaning is one."""
+"""Differences between maps and what they should hold: none after a plan; each change of meaning is one."""
 
 from __future__ import annotations
 
