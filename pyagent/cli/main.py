@@ -38,6 +38,7 @@ VERBS = {
     "connections": Verb(
         "pyagent.cli.connections:connections", "Open sockets: who dialled what, and got which."
     ),
+    "top": Verb("pyagent.cli.top:top", "A live screen: Services, backends, connections, maps, hooks."),
     "affinity": Verb("pyagent.cli.affinity:affinity", "Which clients stay on which backend."),
     "explain": Verb("pyagent.cli.explain:explain_verb", "Where a dial goes from this node, and why."),
     "maps": Verb("pyagent.cli.maps:maps", "The maps and their fill; `maps NAME`: what one holds."),

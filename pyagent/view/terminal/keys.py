@@ -27,7 +27,7 @@ KEYS = (
     Key(
         "enter", "Enter", "enter", "open", "look into the row: its backends, connections, contents or fields"
     ),
-    Key("escape", "Esc", "back", "back", "go back; with a filter set: take it away"),
+    Key("escape", "Esc", "go_back", "back", "go back; with a filter set: take it away"),
     Key("slash", "/", "filter", "filter", "show matching rows: REGEX, !REGEX, -f LETTERS, -l FIELD=VALUE"),
     Key("s", "s", "sort", "sort", "pick the column to sort by, and the direction"),
     Key("e", "e", "explain", "explain", "where a dial of the row's Service goes from here, and why"),

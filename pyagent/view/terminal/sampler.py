@@ -43,6 +43,7 @@ class Sampler:
         self._paused = False
         self._stopping = False
         self._asked = True
+        self._forced = False
         self._wake = threading.Condition()
         self._activity = Activity()
         self._sample: Sample | None = None
@@ -79,6 +80,12 @@ class Sampler:
             self._interval = interval
             self._wake.notify()
 
+    def refresh(self) -> None:
+        """Look now, even while paused."""
+        with self._wake:
+            self._asked = self._forced = True
+            self._wake.notify()
+
     @property
     def wait(self) -> float:
         """Seconds between looks now."""
@@ -94,7 +101,8 @@ class Sampler:
                     if self._stopping:
                         return
                     request, self._asked = self._request, False
-                    look = self._seen != request.view or self._is_due(due)
+                    look = self._forced or self._seen != request.view or self._is_due(due)
+                    self._forced = False
                 began = time.thread_time()
                 self._make(request, look)
                 if look:

@@ -191,7 +191,7 @@ def _processes(row: Row) -> str:
 def _connection_detail(row: Row, marks: Marks) -> list[str]:
     return [
         f"{client(row)} {row['source']} {marks.arrow} {row['dialled']} {marks.arrow} {row['chosen']}",
-        f"{row['service']}, {row['family']} {marks.dot} backend {row['backendState']} on {row['node'] or '-'}",
+        f"{row['service']}, {row['family']} {marks.dot} backend {row['backendState']} on {row['node']}",
         f"{row['state']} for {age_text(row['ageSeconds'])} {marks.dot} {_processes(row)}"
         f" {marks.dot} network namespace {row['netns']}, cookie {row['cookie']}",
     ]
