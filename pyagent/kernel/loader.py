@@ -9,7 +9,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyagent.kernel import bpf_syscall as bpf
@@ -22,6 +22,7 @@ from pyagent.model.failures import CompilerMissing, KernelRefused, sanitized
 
 COMPILE_SECONDS = 120
 _INSTRUCTION = struct.Struct("=BBhi")
+_LINES = 4
 
 
 class Unit:
@@ -119,8 +120,18 @@ class Unit:
             return {name: base64.b64decode(text) for name, text in answer["programs"].items()}
         if answer["error"] == "missing":
             raise CompilerMissing(answer["message"])
-        raise KernelRefused(f"compile {self.name}: {_tail(child.stderr) or answer['message']}")
+        words = _errors(child.stderr) or _tail(child.stderr) or answer["message"]
+        raise KernelRefused(f"compile {self.name}: {words}")
 
 
-def _tail(text: str, lines: int = 4) -> str:
-    return " | ".join(sanitized(line, 200)[1:-1] for line in text.strip().splitlines()[-lines:])
+def _errors(text: str) -> str:
+    """The first of the compiler's errors: later ones often follow from them."""
+    return _joined([line for line in text.splitlines() if ": error: " in line][:_LINES])
+
+
+def _tail(text: str) -> str:
+    return _joined(text.strip().splitlines()[-_LINES:])
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return " | ".join(sanitized(line, 200)[1:-1] for line in lines)
