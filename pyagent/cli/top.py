@@ -19,6 +19,7 @@ from pyagent.cli.options import (
     verbose_option,
 )
 from pyagent.model.failures import UsageError
+from pyagent.view.backend_table import BACKENDS_READ, backend_rows
 from pyagent.view.live import AgentFacts
 from pyagent.view.tables import Row, Table
 from pyagent.view.terminal.activity import Activity
@@ -115,7 +116,9 @@ def _screen(reader: NodeReader, request: Request, interval: float, bpffs: Path, 
         raise UsageError(
             "top: this is no terminal that it could draw on; `kubesock top --once` prints the view"
         )
-    reader.look(VIEWS[request.view].needs)  # what cannot work at all is told before the screen is taken
+    # What cannot work at all is told before the screen is taken.
+    here = backend_rows(reader.look(Needs(BACKENDS_READ)).live)
+    node = next((row["node"] for row in here if row["local"] and row["node"]), os.uname().nodename)
     from pyagent.view.terminal.app import TopApp
     from pyagent.view.terminal.remembered import remembered, state_path
     from pyagent.view.terminal.settings import Settings
@@ -124,7 +127,7 @@ def _screen(reader: NodeReader, request: Request, interval: float, bpffs: Path, 
     chosen = remembered(path)
     settings = Settings(
         reader,
-        node=os.uname().nodename,
+        node=node,
         kernel=os.uname().release.partition("-")[0],
         explain=lambda target, client: _explained(target, client, bpffs, state_dir),
         chosen=chosen,

@@ -31,6 +31,7 @@ class Activity:
         self._chosen: list[int] = []
         self._refused: list[int] = []
         self._taken = 0.0
+        self._looks = 0
         self._first_runs: dict[int, HookRuns] = {}
         self._last_runs: dict[int, tuple[float, HookRuns]] = {}
         self.run_rates: dict[int, float] = {}
@@ -60,13 +61,14 @@ class Activity:
         return (hook.nanoseconds - first.nanoseconds) / runs if runs > 0 else None
 
     def _remember(self) -> None:
+        self._looks = min(self._looks + 1, KEPT)
         for port in self.ports:
             if port not in self._histories:
-                self._histories[port] = array("f", bytes(4 * KEPT))
+                self._histories[port] = array("f", bytes(4 * (self._looks - 1)))
         for port in list(self._histories):
             history = self._histories[port]
             history.append(self.ports.get(port, 0.0))
-            del history[0]
+            del history[:-KEPT]
             if not any(history):
                 del self._histories[port]
 

@@ -59,6 +59,7 @@ class TopApp(App[None]):
 
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
+    NOTIFICATION_TIMEOUT = 2.5
     BINDINGS: ClassVar[list[BindingType]] = [
         *[Binding(key.key, key.action, key.label or key.help, show=False) for key in KEYS],
         *[Binding(str(number), f"tab({number - 1})", show=False) for number in range(1, len(TABS) + 1)],

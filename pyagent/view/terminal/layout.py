@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pyagent.view.tables import Row
@@ -10,6 +10,9 @@ from pyagent.view.tables import Row
 GAP = 2
 LEAST = 6
 """A column that is cut keeps this many characters at least."""
+
+MAY_LOSE = (0.2, 0.5)
+"""The part of an important column that may be cut before others are left out, and of the rest."""
 
 
 class Placed(NamedTuple):
@@ -23,7 +26,7 @@ def placed(widths: Sequence[int], importance: Sequence[int], room: int, cut: Seq
     """The columns that fit, in their order.
 
     The least important ones are left out until the rest fits; before that, columns that may be cut give
-    way, the widest first, as long as they keep half of what they want.
+    way, the widest first, as long as they keep most of what they want.
 
     Args:
         widths: what each column wants.
@@ -36,17 +39,18 @@ def placed(widths: Sequence[int], importance: Sequence[int], room: int, cut: Seq
         given = {index: widths[index] for index in shown}
         excess = sum(given.values()) + GAP * (len(shown) - 1) - room
         last = len(shown) == 1 or all(importance[index] == 0 for index in shown)
-        _shrink(given, [index for index in shown if cut[index]], excess, 1.0 if last else 0.5)
+        parts = {i: 1.0 if last else MAY_LOSE[importance[i] > 2] for i in shown if cut[i]}
+        _shrink(given, parts, excess)
         if last or sum(given.values()) + GAP * (len(shown) - 1) <= room:
             return [Placed(index, given[index]) for index in shown]
         shown.remove(max(reversed(shown), key=lambda index: importance[index]))
 
 
-def _shrink(given: dict[int, int], may: list[int], excess: int, part: float) -> None:
-    """Take `excess` characters from the columns that may be cut, at most `part` of each."""
-    floors = {index: min(given[index], max(LEAST, int(given[index] * (1 - part)))) for index in may}
+def _shrink(given: dict[int, int], parts: Mapping[int, float], excess: int) -> None:
+    """Take `excess` characters from the columns that may be cut, at most their part of each."""
+    floors = {i: min(given[i], max(LEAST, int(given[i] * (1 - part)))) for i, part in parts.items()}
     while excess > 0:
-        widest = max((i for i in may if given[i] > floors[i]), key=lambda i: given[i], default=None)
+        widest = max((i for i in parts if given[i] > floors[i]), key=lambda i: given[i], default=None)
         if widest is None:
             return
         given[widest] -= 1

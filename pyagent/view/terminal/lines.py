@@ -41,7 +41,7 @@ def header_text(frame: Frame | None, facts: HeaderFacts, marks: Marks, width: in
     if frame is not None and frame.columns:
         agent = frame.sample.live.agent
         if agent.alive:
-            parts.append((2, (f"agent {agent.pid}" if agent.pid else "agent running", "green")))
+            parts.append((2, (f"agent running, {agent.pid}" if agent.pid else "agent running", "green")))
         else:
             parts.append((1, ("no agent: nobody follows changes", "bold yellow")))
     right = _age(frame, facts)
@@ -70,7 +70,9 @@ def tabs_text(frame: Frame | None, request: Request, marks: Marks, width: int) -
     count = ""
     if frame is not None and frame.request == request:
         shown = f"{len(frame.rows)} of {frame.total}" if request.pattern else str(frame.total)
-        count = f"{shown} rows, /{request.pattern}" if request.pattern else f"{shown} rows"
+        count = f"{shown} row{'' if shown == '1' else 's'}"
+        if request.pattern:
+            count += f", /{request.pattern}"
     top = "maps" if request.view == "map" else request.view
     for short in (False, True):
         text = Text()

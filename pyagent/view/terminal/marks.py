@@ -68,7 +68,7 @@ class Marks(NamedTuple):
         if percent > 0:
             eighths = max(eighths, 1)
         full, rest = divmod(eighths, 8)
-        return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+        return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width, "·")
 
 
 def _height(value: float, top: float, levels: int) -> int:

@@ -80,7 +80,7 @@ class RowTable(ScrollView, can_focus=True):
         headers = tuple(one.column.header for one in frame.columns)
         if not same or self._measured != (frame.request[:2], headers):
             self._measured = frame.request[:2], headers
-            self._widths = [len(header) + 1 for header in headers]
+            self._widths = [len(header) for header in headers]
             self._right = [False] * len(headers)
         self._right = [
             right or (one.draw is None and is_numeric(frame.rows, one.column.field))
@@ -152,10 +152,12 @@ class RowTable(ScrollView, can_focus=True):
         self._cells = [self._texts(one, seen) for one in self._columns]
         for index, texts in enumerate(self._cells):
             self._widths[index] = max([self._widths[index], *map(cell_len, texts)])
+            if self._is_sorted(self._columns[index]):
+                self._widths[index] = max(self._widths[index], len(self._columns[index].column.header) + 1)
         self._placed = placed(
             self._widths,
             [one.importance for one in self._columns],
-            self.size.width - GUTTER,
+            self.scrollable_content_region.width - GUTTER,
             [one.cut for one in self._columns],
         )
         return super().render_lines(crop)
@@ -175,14 +177,19 @@ class RowTable(ScrollView, can_focus=True):
             return Strip.blank(width, base)
         return Strip(self._line(index, y - 1)).adjust_cell_length(width, self._row_style(index))
 
+    @property
+    def _order(self) -> str:
+        return self._frame.request.sort or self._frame.view.sort if self._frame is not None else ""
+
+    def _is_sorted(self, one: Shown) -> bool:
+        return self._order.removeprefix("-") == one.column.field
+
     def _header(self) -> list[Segment]:
-        order = self._frame.request.sort or self._frame.view.sort if self._frame is not None else ""
         segments = [Segment(" " * GUTTER, self._style("rows--header"))]
         for column, width in self._placed:
-            one = self._columns[column].column
-            text, style = one.header, "rows--header"
-            if order.removeprefix("-") == one.field:
-                text += self._marks.down if order.startswith("-") else self._marks.up
+            text, style = self._columns[column].column.header, "rows--header"
+            if self._is_sorted(self._columns[column]):
+                text += self._marks.down if self._order.startswith("-") else self._marks.up
                 style = "rows--sorted"
             segments.append(Segment(self._fitted(text, width, self._right[column]), self._style(style)))
             segments.append(Segment(" " * GAP, self._style("rows--header")))

@@ -52,20 +52,24 @@ def _draw_history(row: Row, marks: Marks) -> str:
 def _service_detail(row: Row, marks: Marks) -> list[str]:
     affinity = f", affinity {row['affinitySeconds']} s" if row["affinitySeconds"] else ""
     about = f"{row['type']}, {row['family']}, {row['protocol']}, policy {row['policy']}{affinity}"
-    per_second = [value for value in row["history"] if value]
-    recent = ""
-    if per_second:
-        means = [sum(row["history"][-n:]) / n for n in (1, 10, 60)]
-        recent = f" {marks.dot} new per second, last 1, 10, 60 looks: {', '.join(map(rate_text, means))}"
-    remote = (
-        f" {marks.dot} on other nodes {', '.join(row['remoteFrontends'])}" if row["remoteFrontends"] else ""
-    )
+    elsewhere = ", ".join(row["remoteFrontends"])
+    remote = f" {marks.dot} on other nodes {elsewhere}" if elsewhere else ""
+    refused = f" {marks.dot} refused {row['refused']}" if row["refused"] else ""
     return [
         f"{service_name(row)} {marks.dot} {about}",
         f"frontends {', '.join(row['frontends']) or 'none'}{remote}",
         f"backends {row['ready']} ready, {row['terminating']} terminating, {row['local']} on this node"
-        f" {marks.dot} chosen {row['chosen']} times{recent}",
+        f"{_recent(row, marks)} {marks.dot} chosen {row['chosen']}{refused}",
     ]
+
+
+def _recent(row: Row, marks: Marks) -> str:
+    """New connections per second: now, and the mean of the last looks."""
+    history = row["history"]
+    if not history:
+        return ""
+    now, ten, all_of_them = (rate_text(sum(history[-n:]) / len(history[-n:])) for n in (1, 10, len(history)))
+    return f" {marks.dot} new/s {now}, of 10 looks {ten}, of {len(history)} {all_of_them}"
 
 
 def _first_frontends(row: Row) -> str:
@@ -81,16 +85,16 @@ SERVICES_VIEW = View(
     rows=_service_rows,
     columns=fixed(
         Shown(Column("SERVICE", "service"), cut=True),
-        Shown(Column("PROTOCOL", "protocol"), 4),
-        Shown(Column("TYPE", "type"), 6),
+        Shown(Column("PROTOCOL", "protocol"), 6),
+        Shown(Column("TYPE", "type"), 7),
         Shown(Column("FRONTENDS", "frontends", _first_frontends), 5, cut=True),
         Shown(SERVICES.columns[5]),
-        Shown(Column("TERM", "terminating", alarm=lambda row: 1 if row["terminating"] else 0), 3),
+        Shown(Column("TERM", "terminating", alarm=lambda row: 1 if row["terminating"] else 0), 4),
         Shown(Column("POLICY", "policy"), 8, cut=True),
         Shown(Column("NEW/S", "newPerSecond", lambda row: rate_text(row["newPerSecond"])), 1),
-        Shown(Column("HISTORY", "history"), 7, draw=_draw_history, only_drawn=True),
+        Shown(Column("HISTORY", "history"), 3, draw=_draw_history, only_drawn=True),
         Shown(Column("LIVE", "live"), 2),
-        Shown(Column("REFUSED", "refused", alarm=lambda row: 1 if row["refusedPerSecond"] else 0), 3),
+        Shown(Column("REFUSED", "refused", alarm=lambda row: 1 if row["refusedPerSecond"] else 0), 4),
         Shown(Column("CHOSEN", "chosen"), 9),
         Shown(Column("FAMILY", "family"), 10),
     ),
