@@ -14,6 +14,7 @@ from pyagent.agent.config_checks import HEALTHZ_PORT, METRICS_PORT, check, check
 from pyagent.agent.go_duration import parse_duration
 from pyagent.agent.ignored_options import ALL_OPTIONS
 from pyagent.agent.options import OPTIONS, Kind, Option, Value
+from pyagent.datapath.layout import Capacities
 from pyagent.model.address import Network
 from pyagent.model.failures import InvalidField, UsageError
 
@@ -58,6 +59,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     host_only: bool
     opt_out: str  # off, on
     udp: str  # all, connected
+    map_sizes: Capacities
     udp_grace: float
     terminate_tcp: bool
     healthz_bind_address: BindAddress | None  # None: off

@@ -10,6 +10,7 @@ from typing import Any
 from pyagent.agent.bind_address import BindAddress, parse_bind_address
 from pyagent.agent.go_duration import format_duration
 from pyagent.agent.options import OPTIONS
+from pyagent.datapath.layout import Capacities
 from pyagent.model.address import Network, parse_address, parse_network
 from pyagent.model.failures import InvalidField, UsageError
 
@@ -182,6 +183,21 @@ def _directory(text: str) -> Path:
     return Path(text)
 
 
+def _map_sizes(texts: list[str]) -> Capacities:
+    sizes: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in Capacities._fields:
+            raise InvalidField(f"no such map; want one of {', '.join(Capacities._fields)}", text)
+        if not re.fullmatch(r"[0-9]{1,8}", number.strip()) or not int(number) >= 16:
+            raise InvalidField("want NAME=N with N from 16 to 99999999", text)
+        sizes[name] = int(number)
+    if (size := sizes.get("event_bytes", 4096)) & (size - 1) or size < 4096:
+        raise InvalidField("the size of a ring buffer is a power of two from 4096", str(size))
+    return Capacities(**sizes)
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "node_name": _node_name,
     "api_server": _api_server,
@@ -196,6 +212,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "external_ip_cidrs": lambda texts: None if texts is None else _networks(texts),
     "node_port_addresses": _node_port_addresses,
     "outside": _outside_devices,
+    "map_sizes": _map_sizes,
     "udp_grace": _not_negative,
     "healthz_bind_address": _bind(HEALTHZ_PORT),
     "metrics_bind_address": _bind(METRICS_PORT),

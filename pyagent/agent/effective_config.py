@@ -9,6 +9,7 @@ from pyagent.agent.bind_address import BindAddress
 from pyagent.agent.config import SYNC_SECTION, AgentConfig
 from pyagent.agent.go_duration import format_duration
 from pyagent.agent.options import API_VERSION, KIND, OPTIONS, Option, Value
+from pyagent.datapath.layout import Capacities
 from pyagent.model.address import format_address
 from pyagent.model.failures import UsageError
 
@@ -88,6 +89,8 @@ def _plain(option: Option, value: object) -> object:
         return str(value)
     if isinstance(value, bytes):
         return format_address(value)
+    if isinstance(value, Capacities):
+        return [f"{name}={size}" for name, size in value._asdict().items()]
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return value

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from pyagent.agent.clients import ClientsChanged
+from pyagent.agent.growth import LargerReady
 from pyagent.agent.opt_out import PodCgroupsChanged
 from pyagent.agent.stale import BackendsUsed
 from pyagent.datapath.held import Freed, HeldState
@@ -70,6 +71,7 @@ InboxEvent = (
     | ProgramsLoaded
     | BackendsUsed
     | ClientsChanged
+    | LargerReady
     | PodCgroupsChanged
     | Question
     | Stop

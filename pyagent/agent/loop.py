@@ -17,6 +17,7 @@ from typing import TypeVar
 from pyagent.agent.clients import ClientsChanged, ClientWrites
 from pyagent.agent.facts import Facts
 from pyagent.agent.grace import GraceKeeper
+from pyagent.agent.growth import Growth, LargerReady
 from pyagent.agent.inbox import (
     Applied,
     GraceEnded,
@@ -96,6 +97,7 @@ class Loop:
         )
         self._upkeep = Upkeep(datapath, facts, reused=reused, attached=programs is None, clock=clock)
         self._clients = ClientWrites(datapath.maps)
+        self._growth = Growth(datapath, self.put, clock)
         self._triggers = TriggerTimes()
         self._reaper: Reaper | None = None
         self._judge = Judge(0.0)
@@ -226,6 +228,9 @@ class Loop:
                 self._fatal = event.error
             case BackendsUsed():
                 self._judge_backends(event)
+            case LargerReady():
+                if self._growth.switch(event):
+                    self._programmer.maps_were_exchanged()
             case ClientsChanged():
                 self._write_clients(event)
             case Question():
@@ -299,6 +304,8 @@ class Loop:
         if whole:
             self._whole_audit_at = now + WHOLE_AUDIT_SECONDS
         self._programmer.audit(names=whole)
+        full = frozenset(unfit.map for unfit in self._programmer.unfit)
+        self._growth.consider(self._programmer.usage, full)
 
     def _look_for_stale_sockets(self) -> None:
         if self._reaper is not None:

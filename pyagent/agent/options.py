@@ -216,6 +216,13 @@ OPTIONS: tuple[Option, ...] = (
         choices=("all", "connected"),
     ),
     Option(
+        "--map-sizes",
+        "map_sizes",
+        _LIST,
+        "Entries of maps to start with, such as backends=500000; maps that get full grow by themselves.",
+        metavar="NAME=N,…",
+    ),
+    Option(
         "--udp-grace",
         "udp_grace",
         _DURATION,

@@ -130,6 +130,11 @@ class Programmer:
         self.unfit = (*made.unfit, *ranges.unfit)
         return made
 
+    def maps_were_exchanged(self) -> None:
+        """The maps are others with the same contents and more room: read and plan anew."""
+        self._held_is_true = False
+        self.retry_at = self._clock()
+
     def audit(self, names: bool) -> None:
         """Look whether the maps still are as written; if not, the next turn makes them so.
 

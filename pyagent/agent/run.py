@@ -33,7 +33,7 @@ from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.state_files import PROGRAMS
 from pyagent.cluster.api_source import NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
-from pyagent.datapath.layout import Capacities, Feature
+from pyagent.datapath.layout import Feature
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_readings import outcome_counts
@@ -67,7 +67,7 @@ def run(config: AgentConfig) -> None:
     datapath = Datapath(
         config.bpffs,
         cgroup,
-        Capacities(),
+        config.map_sizes,
         unconnected_udp=config.udp == "all",
         cache=ProgramCache(config.state_dir / PROGRAMS),
     )
@@ -105,9 +105,10 @@ def _serve(
     ranges = partial(datapath.maps.items, "source_ranges")
     knowledge = Knowledge(loop.ask, datapath.raw, ranges, facts, journal, lambda: described(config))
     local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
+    opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
     try:
-        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api)
+        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *opting_out)
         for thread in threads:
             thread.start()
             started.append(thread)

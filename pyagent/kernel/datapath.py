@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import struct
@@ -27,13 +28,16 @@ from pyagent.kernel.links import (
     programs,
 )
 from pyagent.kernel.loader import Unit
+from pyagent.kernel.map_copy import copy_contents
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.failures import LayoutMismatch, PinsMissing
 
-LINKS = "links"
+LINKS, FOLLOWING = "links", "next"
+
+log = logging.getLogger(__name__)
 
 
 class Opened(NamedTuple):
@@ -46,6 +50,14 @@ class Opened(NamedTuple):
 
     reused: bool
     mounted: str | None
+
+
+class Larger(NamedTuple):
+    """A set of maps to grow into, with programs on it."""
+
+    maps: MapSet
+    unit: Unit
+    programs: dict[Hook, int]
 
 
 class Datapath:
@@ -91,21 +103,21 @@ class Datapath:
         return Opened(reused, mounted)
 
     def _open_maps(self) -> tuple[MapSet, bool]:
+        """The maps in use; else new ones, which come into use when programs on them are attached."""
         try:
             return MapSet.open(current_folder(self.bpffs), writable=True), True
-        except (PinsMissing, LayoutMismatch):
-            pass
-        generation = 1 + max(
-            (int(p.name.split("-")[1]) for p in self.bpffs.glob("v*-*") if p.name.split("-")[1].isdigit()),
-            default=0,
-        )
-        folder = self.bpffs / f"v{LAYOUT_VERSION}-{generation}"
-        made = MapSet.create(folder, self.capacities)
-        following = self.bpffs / "next"
-        following.unlink(missing_ok=True)
-        following.symlink_to(folder.name)
-        following.replace(self.bpffs / CURRENT)
-        return made, False
+        except (PinsMissing, LayoutMismatch) as reason:
+            log.info("making new maps: %s", reason)
+        self._remove_sets_but({self._used_folder()})
+        return MapSet.create(self._new_folder(), self.capacities), False
+
+    def _new_folder(self) -> Path:
+        generations = [int(n) for p in self.bpffs.glob("v*-*") if (n := p.name.split("-")[1]).isdigit()]
+        return self.bpffs / f"v{LAYOUT_VERSION}-{1 + max(generations, default=0)}"
+
+    def _used_folder(self) -> str:
+        link = self.bpffs / CURRENT
+        return str(link.readlink()) if link.is_symlink() else ""
 
     @property
     def keeps_programs(self) -> bool:
@@ -133,7 +145,57 @@ class Datapath:
         """Make every hook run our programs; swapped in place where links live, so no call goes unhooked."""
         self.links.point_to(self._programs)
         self._store_meta()
-        self._remove_other_sets()
+        self._use(self.maps.folder)
+
+    @property
+    def attached(self) -> bool:
+        """Hooks run programs on these maps."""
+        return self._used_folder() == self.maps.folder.name
+
+    def _use(self, folder: Path) -> None:
+        """Readers find these maps from now on; all others go."""
+        if self._used_folder() != folder.name:
+            following = self.bpffs / FOLLOWING
+            following.unlink(missing_ok=True)
+            following.symlink_to(folder.name)
+            following.replace(self.bpffs / CURRENT)
+        self._remove_sets_but({folder.name})
+
+    def larger(self, capacities: Capacities) -> Larger:
+        """Maps of these sizes beside those in use, with programs on them; nothing uses them yet.
+
+        Takes as long as a compilation; may be called from another thread.
+
+        Raises:
+            KernelRefused: no memory for them.
+        """
+        folder = self._new_folder()
+        try:
+            maps = MapSet.create(folder, capacities, like=self.maps)
+            unit = Unit("translate.c", maps, self.cache)
+            loaded = unit.load(programs(self.hooks))
+        except BaseException:
+            self._remove_sets_but({self.maps.folder.name})
+            raise
+        return Larger(maps, unit, {hook: loaded[program_name(hook)] for hook in self.hooks})
+
+    def grow(self, larger: Larger) -> None:
+        """Copy what the maps hold and make the hooks use the larger ones. Ids and slots stay what they are.
+
+        Between the copy and the last hook's switch, new affinity entries and a few counts may be lost.
+        """
+        copy_contents(self.maps, larger.maps)
+        self.links.point_to(larger.programs)
+        old_programs, self._programs = self._programs, larger.programs
+        self.unit = larger.unit
+        self.capacities = capacities_of(larger.maps)
+        self.maps.become(larger.maps)
+        if self._connections is not None:
+            connections.pin(self._connections, self.maps.folder)
+        self._store_meta()
+        self._use(self.maps.folder)
+        for fd in old_programs.values():
+            os.close(fd)
 
     def adopt_programs(self) -> None:
         """Hold the programs that the links run, for repairs without a compiler."""
@@ -146,9 +208,9 @@ class Datapath:
         values = META.pack(LAYOUT_VERSION, started, self.unit.tag, os.getpid(), bytes(32))
         self.maps.apply([Store("meta", 0, values)])
 
-    def _remove_other_sets(self) -> None:
+    def _remove_sets_but(self, kept: set[str]) -> None:
         for folder in self.bpffs.glob("v*-*"):
-            if folder != self.maps.folder:
+            if folder.name not in kept:
                 shutil.rmtree(folder)
 
     def store_node(self, features: int) -> None:
@@ -232,7 +294,7 @@ class Datapath:
 
 def pins(bpffs: Path) -> list[Path]:
     """Everything of ours below `bpffs`, in the order in which it must go."""
-    names = [LINKS, CURRENT, "next", *sorted(p.name for p in bpffs.glob("v*-*"))]
+    names = [LINKS, CURRENT, FOLLOWING, *sorted(p.name for p in bpffs.glob("v*-*"))]
     found: list[Path] = []
     for path in (bpffs / name for name in names):
         if path.is_symlink():

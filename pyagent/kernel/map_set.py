@@ -54,8 +54,11 @@ class MapSet:
         self._no_batch: set[str] = set()
 
     @classmethod
-    def create(cls, folder: Path, capacities: Capacities) -> MapSet:
+    def create(cls, folder: Path, capacities: Capacities, like: MapSet | None = None) -> MapSet:
         """New, empty maps, pinned in `folder` (which must not exist yet).
+
+        Args:
+            like: maps of this set that have the wanted size are shared instead of made anew.
 
         Raises:
             KernelRefused, NoPermission: with the map's name and the remedy.
@@ -65,7 +68,8 @@ class MapSet:
         specs = {spec.name: spec for spec in map_specs(capacities)}
         try:
             for spec in specs.values():
-                fds[spec.name] = _create(spec)
+                shared = like is not None and like.specs[spec.name] == spec
+                fds[spec.name] = os.dup(like.fd(spec.name)) if like and shared else _create(spec)
                 bpf.obj_pin(fds[spec.name], str(folder / spec.name))
                 (folder / spec.name).chmod(0o600)
         except OSError as error:
@@ -97,6 +101,12 @@ class MapSet:
 
     def fd(self, name: str) -> int:
         return self._fds[name]
+
+    def become(self, other: MapSet) -> None:
+        """Be the other set from now on: whoever holds this one reads and writes the other's maps."""
+        self.close()
+        self.folder, self.specs = other.folder, other.specs
+        self._fds, self._memory, self._no_batch = other._fds, other._memory, other._no_batch
 
     def close(self) -> None:
         for memory in self._memory.values():

@@ -1,0 +1,109 @@
+"""Maps that get full are exchanged for larger ones, while everything goes on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from pyagent.datapath.layout import Capacities
+from pyagent.kernel.datapath import Datapath, Larger
+from pyagent.model.failures import KubesockError
+
+log = logging.getLogger(__name__)
+
+NEARLY_FULL = 0.8
+FACTOR = 2
+MOST = 4_194_304
+"""No map grows beyond this many entries."""
+
+RETRY_SECONDS = 60.0
+
+_CAPACITY_OF_MAP = {
+    "frontends": "frontends",
+    "sets": "sets",
+    "slots": "slots",
+    "backends": "backends",
+    "names": "service_ports",
+    "service_ports": "service_ports",
+    "refused": "service_ports",
+    "service_addresses": "service_addresses",
+    "node_addresses": "node_addresses",
+    "source_ranges": "source_ranges",
+}
+
+
+class LargerReady(msgspec.Struct, frozen=True):
+    """Larger maps, or None where they could not be had."""
+
+    larger: Larger | None
+
+
+def larger_capacities(
+    now: Capacities, usage: Mapping[str, tuple[int, int]], full: frozenset[str]
+) -> Capacities | None:
+    """Sizes with room again; None if there is room everywhere.
+
+    Args:
+        usage: map -> (entries, capacity).
+        full: maps in which something found no room.
+    """
+    crowded = full | {name for name, (used, room) in usage.items() if used > NEARLY_FULL * room}
+    fields = {_CAPACITY_OF_MAP[name] for name in crowded if name in _CAPACITY_OF_MAP}
+    grown = {name: min(MOST, getattr(now, name) * FACTOR) for name in fields}
+    wanted = now._replace(**grown)
+    return None if wanted == now else wanted
+
+
+class Growth:
+    """Decides in the loop's thread, prepares in another.
+
+    Args:
+        put: hands `LargerReady` to the loop.
+    """
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        put: Callable[[LargerReady], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._datapath = datapath
+        self._put = put
+        self._clock = clock
+        self._preparing = False
+        self._not_before = 0.0
+
+    def consider(self, usage: Mapping[str, tuple[int, int]], full: frozenset[str]) -> None:
+        """Have larger maps prepared if these get full; not before hooks use them at all."""
+        if self._preparing or not self._datapath.attached or self._clock() < self._not_before:
+            return
+        wanted = larger_capacities(self._datapath.capacities, usage, full)
+        if wanted is None:
+            return
+        now = self._datapath.capacities
+        names = [n for n in Capacities._fields if getattr(wanted, n) != getattr(now, n)]
+        grown = ", ".join(f"{name} {getattr(now, name)} -> {getattr(wanted, name)}" for name in names)
+        log.warning("maps are nearly full, larger ones are made: %s", grown)
+        self._preparing = True
+        threading.Thread(target=self._prepare, args=(wanted,), name="growth", daemon=True).start()
+
+    def _prepare(self, wanted: Capacities) -> None:
+        try:
+            larger: Larger | None = self._datapath.larger(wanted)
+        except (KubesockError, OSError) as error:
+            log.error("no larger maps, tried again in %.0f s: %s", RETRY_SECONDS, error)
+            larger = None
+        self._put(LargerReady(larger))
+
+    def switch(self, ready: LargerReady) -> bool:
+        """Use the larger maps; whether there are any. The loop must restore and plan in full afterwards."""
+        self._preparing = False
+        if ready.larger is None:
+            self._not_before = self._clock() + RETRY_SECONDS
+            return False
+        self._datapath.grow(ready.larger)
+        log.info("the larger maps are in use")
+        return True
