@@ -168,7 +168,7 @@ BECAUSE = {
     " and no Service has it",
     ("ClusterIPs", "10.96.7.4:80/TCP"): "10.96.7.4 belongs to Service default/other, which another proxy"
     " serves: left alone",
-    ("nodePorts", "172.30.0.21:30081/TCP"): "default/local:t/TCP has endpoints, but none usable on node o,"
+    ("nodePorts", "198.18.0.21:30081/TCP"): "default/local:t/TCP has endpoints, but none usable on node o,"
     " and the policy is Local",
     ("nodePorts", "10.244.1.20:30080/TCP"): "not a frontend: the connection is made as if kubesock were not"
     " there; 30080 is the nodePort of default/web:t/TCP, but 10.244.1.20 is no node's address that answers on"
