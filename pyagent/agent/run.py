@@ -102,8 +102,14 @@ def _serve(
     reaper = _reaper(config, datapath, facts, loop)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
     _listen(config, servers, facts, loop, datapath)
-    ranges = partial(datapath.maps.items, "source_ranges")
-    knowledge = Knowledge(loop.ask, datapath.raw, ranges, facts, journal, lambda: described(config))
+    knowledge = Knowledge(
+        loop.ask,
+        datapath.raw,
+        lambda: datapath.maps.items("source_ranges"),
+        facts,
+        journal,
+        lambda: described(config),
+    )
     local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
     opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
