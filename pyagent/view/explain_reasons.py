@@ -8,7 +8,7 @@ from pyagent.datapath.bounds import decode_bounds
 from pyagent.datapath.decoded import RawMaps, decode_frontend
 from pyagent.datapath.encoded import NODE, is_node_port, port_of
 from pyagent.datapath.evaluate import evaluate
-from pyagent.datapath.layout import CONFIG, FRONTEND_KEY, NodeId
+from pyagent.datapath.layout import CONFIG, FRONTEND_KEY, Feature, NodeId
 from pyagent.model.address import Protocol, format_address, format_endpoint, is_loopback
 from pyagent.model.outcome import ERRNO_OF, Outcome
 from pyagent.view.explain_facts import NodeFacts, PortFacts
@@ -201,8 +201,20 @@ def _notes(live: LiveMaps, found: LookUp, owned: PortFacts | None, has_errno: bo
         yield "this kernel is older than 5.18: every refusal is EPERM instead of the error that it stands for"
     if owned is not None and owned.no_room:
         yield "the maps have no room for this service port: the kernel holds an older state of it"
+    if _may_be_opted_out(live.raw, found):
+        yield "workloads may be opted out by their cgroup: --from POD or process id tells whether this one is"
     if not live.agent.alive:
         yield "no agent runs: the maps serve as they are and do not follow the cluster; start `kubesock run`"
+
+
+def _may_be_opted_out(raw: RawMaps, found: LookUp) -> bool:
+    """Whether opt-out by cgroup is on, and the client's cgroups are not known."""
+    if found.outcome in (Outcome.NOT_A_SERVICE, Outcome.PASSED_OPTED_OUT) or found.client.cgroups:
+        return False
+    if len(raw.config) < CONFIG.size:
+        return False
+    config = CONFIG.as_dict(memoryview(raw.config))
+    return bool(int(config["features"]) & Feature.OPT_OUT and config["opt_out_level"])
 
 
 def _some(texts: list[str]) -> str:

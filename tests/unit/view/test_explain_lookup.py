@@ -119,6 +119,14 @@ def test_opted_out_clients_are_left_alone(
     assert elsewhere.outcome is Outcome.NOT_A_SERVICE
 
 
+def test_a_client_whose_cgroups_are_unknown_may_be_opted_out_and_that_is_told() -> None:
+    maps = live([shop()])
+    maps = maps._replace(raw=maps.raw._replace(config=config(Feature.OPT_OUT, 2, 3)))
+    for client, told in ((POD, True), (Client("", 42, (1, 5, 9)), False)):
+        notes = explain(maps, look_up(maps, NOBODY_KNOWN, DIAL, client), None)["notes"]
+        assert any("opted out by their cgroup" in note for note in notes) is told
+
+
 def test_a_slot_whose_backend_was_replaced_is_shown_and_never_chosen() -> None:
     maps = live([shop()])
     backends = bytearray(maps.raw.backends)
