@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 DEV ?= 1
 
-.PHONY: help setup demo test check unit kernel-test format bench lock clean
+.PHONY: help setup demo test check unit kernel-test format flags bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: setup ## bring Python and C into shape
 	@$(BIN)/ruff check --quiet --fix-only
 	@$(BIN)/ruff format --quiet
 	@find bpf -name '*.c' -o -name '*.h' | xargs $(BIN)/clang-format -i
+
+flags: setup ## write docs/flags.md from the table of flags
+	@$(BIN)/python build-aux/flags_document.py
 
 bench: setup ## what a connect() and a change cost on this machine (root)
 	@build-aux/bench-packages.sh

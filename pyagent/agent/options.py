@@ -188,7 +188,7 @@ OPTIONS: tuple[Option, ...] = (
         "--outside",
         "outside",
         _TEXT,
-        "Serve traffic from outside the cluster on these network devices.",
+        "Reserved: traffic from outside the cluster, which this version leaves to kube-proxy.",
         default="auto",
         metavar="auto|off|DEVICES",
     ),

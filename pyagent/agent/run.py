@@ -61,6 +61,8 @@ def run(config: AgentConfig) -> None:
     set_up(config.log_format, config.verbosity)
     for note in config.notes:
         log.info("%s", note)
+    if config.outside not in ("auto", "off"):
+        log.warning("--outside %s: this version does not serve traffic from outside", config.outside)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     _prefer_others_when_memory_ends(config.oom_score_adj)
     cgroup = config.cgroup or cgroup2_root()

@@ -25,7 +25,7 @@ import trustme
 import yaml
 
 from tests.fakes.faults import Fault, Faults
-from tests.fakes.handler import Handler
+from tests.fakes.routes import Handler
 from tests.fakes.store import Key, Object, Store
 
 Backup = tuple[int, dict[str, dict[Key, Object]]]
