@@ -91,7 +91,7 @@ class Node:
         for dial in self.dials:
             outcome, candidates = self.decision(dial)
             found = outcome, frozenset((address, port) for address, port, _, _ in candidates)
-            assert found == desired.answer(dial), dial
+            assert found == desired.answer(dial), (dial, found)
 
     def _begin_reading(self) -> None:
         self._pinned_slots: dict[int, bytes] = {}
