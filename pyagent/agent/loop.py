@@ -276,7 +276,7 @@ class Loop:
             return
         self._dirty = False
         self._tell(turn, started)
-        if turn.complete or turn.change.service_ports:
+        if turn.complete or turn.change.services:
             self._look_for_stale_sockets()
         self._applied(turn.change, self._programmer.desired, self._programmer.snapshot)
 
