@@ -139,6 +139,7 @@ class FrontendPlan:
     """Puts and removes frontends once it is known which service ports fit."""
 
     def __init__(self, held: HeldState, draft: Draft, unfit: set[ServicePortKey]) -> None:
+        """`unfit` may still grow until `settle`."""
         self.held = held
         self.draft = draft
         self.unfit = unfit
@@ -199,10 +200,14 @@ class FrontendPlan:
         if before is None:
             return
         owner = self.held.owner(before)
-        if owner is not None and owner.key in self.unfit:
+        if owner is not None and owner.key in self.unfit and not self._lacks_only_entries(owner.key):
             self.held.waiting.frontends[key] = None
             return
         self._remove(key)
+
+    def _lacks_only_entries(self, key: ServicePortKey) -> bool:
+        """It waits for room in this very map: what it gives up there must not wait for it in turn."""
+        return Unfit(key, "frontends") in self.draft.unfit
 
     def _disown(self, key: bytes) -> None:
         before = self.held.frontends.get(key)
