@@ -25,12 +25,6 @@ class InterfacesChanged(msgspec.Struct, frozen=True):
     addresses: frozenset[bytes]
 
 
-class ProtectedChanged(msgspec.Struct, frozen=True):
-    """Addresses of the API server, which no external address may take."""
-
-    addresses: frozenset[bytes]
-
-
 class GraceEnded(msgspec.Struct, frozen=True):
     """No running program can still see what these plans freed."""
 
@@ -66,7 +60,6 @@ class Stop(msgspec.Struct, frozen=True):
 InboxEvent = (
     SourceEvent
     | InterfacesChanged
-    | ProtectedChanged
     | GraceEnded
     | ProgramsLoaded
     | BackendsUsed

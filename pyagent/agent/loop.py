@@ -24,7 +24,6 @@ from pyagent.agent.inbox import (
     InboxEvent,
     InterfacesChanged,
     ProgramsLoaded,
-    ProtectedChanged,
     Question,
     Standing,
     Stop,
@@ -213,14 +212,13 @@ class Loop:
                 self._mark(event.received)
             case SourceState():
                 self._facts.source_state(event)
+                if event.error:
+                    log.warning("%s objects are not followed: %s", event.kind, event.error)
             case Scoped():
                 self._programmer.configure(remote_node_ports=event.everything)
                 self._dirty = True
             case InterfacesChanged():
                 self._programmer.configure(interface_addresses=event.addresses)
-                self._mark(self._clock())
-            case ProtectedChanged():
-                self._programmer.configure(protected_addresses=event.addresses)
                 self._mark(self._clock())
             case GraceEnded():
                 self._dirty = self._programmer.reclaim(event.freed) or self._dirty

@@ -25,6 +25,8 @@ from pyagent.model.service import DesiredChange
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.1, 10.0)
+API_SERVER = ("default", "kubernetes")
+"""The Service whose endpoints are the API server itself."""
 
 
 class Turn(NamedTuple):
@@ -66,6 +68,7 @@ class Programmer:
         self.usage: Mapping[str, tuple[int, int]] = {}
         self._datapath = datapath
         self._settings = settings
+        self._named_by_operator = settings.protected_addresses
         self._facts = facts
         self._free = free
         self._clock = clock
@@ -95,6 +98,8 @@ class Programmer:
         """Compute, plan and carry out; None if it failed and will be repeated at `retry_at`."""
         everything = self.snapshot.everything() if not self.planned else None
         dirty = self.snapshot.take_dirty()
+        if API_SERVER in dirty.services:
+            self._protect_api_server()
         change = self.desired.update(self.snapshot, everything or dirty)
         self._facts.problems_changed(change.new_problems, change.cleared_problems)
         complete = not (self.planned and self._held_is_true)
@@ -129,6 +134,14 @@ class Programmer:
             self._free(made.freed)
         self.unfit = (*made.unfit, *ranges.unfit)
         return made
+
+    def _protect_api_server(self) -> None:
+        """No external address may take those that the API server answers at."""
+        endpoints = self.snapshot.slices_of(API_SERVER)
+        addresses = {backend.address for piece in endpoints for backend in piece.endpoints.backends}
+        protected = self._named_by_operator | addresses
+        if protected != self._settings.protected_addresses:
+            self.configure(protected_addresses=protected)
 
     def maps_were_exchanged(self) -> None:
         """The maps are others with the same contents and more room: read and plan anew."""
