@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from pyagent.agent.facts_view import FamilyHealth, HealthPage, View, Watch
 from pyagent.agent.histogram import (
@@ -232,6 +232,9 @@ class Facts:
             for family, count in destroyed.items():
                 self._sockets_destroyed[family] = self._sockets_destroyed.get(family, 0) + count
             self._reaps.observe(duration)
+
+    def sockets_kept(self, reasons: Collection[str]) -> None:
+        """Sockets on backends that are gone could not be ended; the log has each."""
 
     def answered(self, page: HealthPage, status: int) -> None:
         """A health page was served."""

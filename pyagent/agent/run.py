@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from pyagent import __version__
+from pyagent.agent.announcer import AnnouncingFacts, MapRoom, starting
 from pyagent.agent.bind_address import BindAddress, bind
 from pyagent.agent.clients import ClientAddressing
 from pyagent.agent.config import AgentConfig
@@ -31,7 +33,7 @@ from pyagent.agent.node_view import NodeView
 from pyagent.agent.opt_out import OptOut, PodCgroupsChanged
 from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.state_files import PROGRAMS
-from pyagent.cluster.api_source import NodeChoice, Wanted, open_api_source
+from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
 from pyagent.desired.nodes import Settings
@@ -42,7 +44,8 @@ from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_a
 from pyagent.kernel.pod_cgroups import PodCgroupWatch
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.model.address import Protocol as Transport
-from pyagent.model.address import is_loopback
+from pyagent.model.address import is_loopback, parse_address
+from pyagent.model.failures import InvalidField
 from pyagent.model.kube_objects import SERVICE_KINDS, WORKLOAD_KINDS
 from pyagent.model.source_events import Source
 
@@ -76,7 +79,7 @@ def run(config: AgentConfig) -> None:
     opened = datapath.open()
     if opened.mounted:
         log.info("mounted a BPF file system at %s", opened.mounted)
-    facts = Facts(stale_after=2 * config.sync_period)
+    facts = AnnouncingFacts(config.node_name, stale_after=2 * config.sync_period)
     # Two servers: a slow scrape must not delay a health check.
     servers = HttpServer("health"), HttpServer("metrics")
     try:
@@ -90,7 +93,7 @@ def run(config: AgentConfig) -> None:
 def _serve(
     config: AgentConfig,
     datapath: Datapath,
-    facts: Facts,
+    facts: AnnouncingFacts,
     servers: tuple[HttpServer, HttpServer],
     reused: bool,
 ) -> None:
@@ -99,7 +102,8 @@ def _serve(
     node_view = NodeView(facts, HealthCheckPorts(servers[0], facts.healthy), clients.start)
     versions = Versions()
     journal = Journal(versions.newest)
-    loop = _loop(config, datapath, facts, in_turn(node_view, journal), reused=reused)
+    map_room = MapRoom(facts.tell, lambda: loop.usage)
+    loop = _loop(config, datapath, facts, in_turn(node_view, journal, map_room), reused=reused)
     clients.tell(loop.put)
     reaper = _reaper(config, datapath, facts, loop)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
@@ -114,9 +118,10 @@ def _serve(
     )
     local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
     opting_out = _opting_out(config, datapath, facts, loop, clients)
+    recorders = _recorders(source, facts)
     started: list[Threaded] = []
     try:
-        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *opting_out)
+        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *opting_out, *recorders)
         for thread in threads:
             thread.start()
             started.append(thread)
@@ -139,6 +144,16 @@ def _opting_out(
     loop.leave_alone(OptOut(config.node_name, datapath.maps, facts))
     clients.start()
     return (PodCgroupWatch(datapath.cgroup, lambda found: loop.put(PodCgroupsChanged(found))),)
+
+
+def _recorders(source: Source, facts: AnnouncingFacts) -> tuple[Threaded, ...]:
+    """Who tells the cluster what an operator must act on; nobody without a cluster."""
+    if not isinstance(source, ApiSource):
+        return ()
+    recorder = source.event_recorder()
+    facts.tell.send_to(recorder.put)
+    facts.tell(starting(__version__))
+    return (recorder,)
 
 
 class Threaded(Protocol):
@@ -185,6 +200,7 @@ def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, applied: Applie
         remote_node_ports=config.remote_node_ports != "off",
         external_ip_cidrs=config.external_ip_cidrs,
         service_cidrs=config.service_cidrs,
+        protected_addresses=_api_server_address(config),
     )
     return Loop(
         datapath,
@@ -258,6 +274,15 @@ def _on_signals(loop: Loop) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log.info("kubesock agent, process %d", os.getpid())
+
+
+def _api_server_address(config: AgentConfig) -> frozenset[bytes]:
+    """That of --api-server, if it is an address; those behind default/kubernetes come from the cluster."""
+    host = (config.api_server or "").rpartition(":")[0].strip("[]")
+    try:
+        return frozenset({parse_address(host)}) if host else frozenset()
+    except InvalidField:
+        return frozenset()  # a name
 
 
 def _usable(config: AgentConfig, found: frozenset[InterfaceAddress]) -> frozenset[bytes]:

@@ -142,6 +142,7 @@ class Reaper:
             link = self._open_connections()
         except (KubesockError, OSError) as error:
             log.warning("no connection table: stale UDP sockets are not ended: %s", error)
+            self._facts.sockets_kept((str(error),))
             return
         while not self._stopping.is_set():
             self._wake.wait()
@@ -179,5 +180,7 @@ class Reaper:
                 format_endpoint(one.frontend, one.frontend_port),
                 format_endpoint(one.peer, one.peer_port),
             )
+        if result.refused:
+            self._facts.sockets_kept([reason for _one, reason in result.refused])
         for one, reason in result.refused:
             log.warning("a socket stays on %s: %s", format_endpoint(one.peer, one.peer_port), reason)

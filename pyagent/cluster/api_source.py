@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from pyagent.cluster.access import Access, find_kubeconfig, load_credentials
 from pyagent.cluster.addresses import Addresses
 from pyagent.cluster.connection import Connection
+from pyagent.cluster.event_recorder import EventRecorder
 from pyagent.cluster.node_reflector import NodeReflector
 from pyagent.cluster.reflector import Reflector
 from pyagent.cluster.resources import (
@@ -107,6 +108,10 @@ class ApiSource:
         for thread in self._threads:
             # A thread that still waits for a name server is left behind: it is a daemon and can say nothing.
             thread.join(max(0.0, until - time.monotonic()))
+
+    def event_recorder(self) -> EventRecorder:
+        """Tells the same cluster, over a connection of its own."""
+        return EventRecorder(Connection(self._access, self._addresses), self._wanted.node_name)
 
     def figures(self) -> dict[Kind, Figures]:
         """What each kind cost so far."""
