@@ -35,11 +35,11 @@ RBAC_RULE = 'apiGroups: ["events.k8s.io"], resources: ["events"], verbs: ["creat
 LATER = frozenset({408, 429, 500, 502, 503, 504})
 
 
-class _Meta(msgspec.Struct):
+class _Meta(msgspec.Struct, frozen=True):
     uid: str = ""
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, frozen=True):
     metadata: _Meta = _Meta()
 
 
