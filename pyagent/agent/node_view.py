@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pyagent.agent.facts import Facts
 from pyagent.agent.health_check_ports import HealthCheckPorts
@@ -21,7 +21,6 @@ class NodeView:
 
     Args:
         need_clients: called when there are source ranges; may be called again.
-        health_check_addresses: where health check ports listen; None: everywhere.
     """
 
     def __init__(
@@ -29,12 +28,10 @@ class NodeView:
         facts: Facts,
         health_check_ports: HealthCheckPorts,
         need_clients: Callable[[], None],
-        health_check_addresses: Iterable[bytes] | None = None,
     ) -> None:
         self._facts = facts
         self._ports = health_check_ports
         self._need_clients = need_clients
-        self._addresses = health_check_addresses
         self._failing: frozenset[Problem] = frozenset()
         self._health: dict[ServiceName, tuple[int, int]] = {}
         self._without_local: dict[ServiceName, tuple[tuple[str, Family], ...]] = {}
@@ -43,7 +40,7 @@ class NodeView:
         self._tell_node(snapshot)
         for name in change.services:
             self._follow(name, desired.views.get(name), snapshot)
-        failing = frozenset(self._ports.sync(self._health, self._addresses))
+        failing = frozenset(self._ports.sync(self._health, desired.node_port_addresses))
         self._facts.problems_changed(failing - self._failing, self._failing - failing)
         self._failing = failing
         if any(port is not None and port.source_ranges for port in change.service_ports.values()):

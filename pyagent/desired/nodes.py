@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -114,20 +114,24 @@ def answering_addresses(
     """The addresses whose nodePorts we serve: address -> node name, "" for this node.
 
     An address that two Nodes claim goes to the one whose name comes first; our own are always ours.
+    Other nodes are taken to have our ranges: a nodePort must not be reached from here at an address where
+    its own node does not answer.
     """
-    answering: dict[bytes, str] = {}
+    others: dict[str, list[bytes]] = {}
     if settings.remote_node_ports:
         for name in sorted(nodes.keys() - {settings.node_name}):
-            for address in nodes[name].addresses:
-                answering.setdefault(address, name)
+            others[name] = [a for a in nodes[name].addresses if _may_answer(a, settings.node_port_ranges)]
+    answering: dict[bytes, str] = {}
+    for name, addresses in others.items():
+        for address in addresses:
+            answering.setdefault(address, name)
     own = nodes.get(settings.node_name)
     for address in settings.interface_addresses.union(own.addresses if own else ()):
         answering.pop(address, None)
     problems = [
         _doubled_address(name, address, answering.get(address, ""))
-        for name, facts in nodes.items()
-        if settings.remote_node_ports and name != settings.node_name
-        for address in facts.addresses
+        for name, addresses in others.items()
+        for address in addresses
         if answering.get(address) != name
     ]
     answering |= dict.fromkeys(own_answering_addresses(settings, own), "")
@@ -151,12 +155,13 @@ def own_answering_addresses(settings: Settings, own: NodeFacts | None) -> frozen
         for address in own.addresses:
             first.setdefault(family_of(address), address)
         return frozenset(first.values()) | {a for a in interfaces if is_loopback(a)}
-    named = {network.family for network in ranges}
-    return frozenset(a for a in interfaces if family_of(a) not in named or _within(a, ranges))
+    return frozenset(a for a in interfaces if _may_answer(a, ranges))
 
 
-def _within(address: bytes, ranges: Iterable[Network]) -> bool:
-    return any(family_of(address) is network.family and address in network for network in ranges)
+def _may_answer(address: bytes, ranges: Sequence[Network] | None) -> bool:
+    """Whether ranges leave an address in; a family that none of them names is left whole."""
+    of_family = [network for network in ranges or () if network.family is family_of(address)]
+    return not of_family or any(address in network for network in of_family)
 
 
 def _node_address(text: str) -> bytes:

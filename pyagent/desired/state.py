@@ -43,6 +43,13 @@ class DesiredState:
         return self._node
 
     @property
+    def node_port_addresses(self) -> frozenset[bytes] | None:
+        """This node's addresses in the ranges that the operator named for nodePorts; None without any."""
+        if self._settings.node_port_ranges is None:
+            return None
+        return frozenset(address for address, node in self._node_addresses.items() if not node)
+
+    @property
     def views(self) -> Mapping[ServiceName, ServiceView]:
         """Every Service that has addresses to serve, as of the last update."""
         return self._views

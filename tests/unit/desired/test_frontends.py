@@ -408,6 +408,15 @@ def test_node_ports_of_other_nodes_are_translated_here_when_wanted() -> None:
     assert cluster.dial(OTHER_IP, NODE_PORT) == "passed"
 
 
+def test_other_nodes_are_taken_to_have_our_ranges_for_node_ports() -> None:
+    ranges = parse_network("10.200.0.0/16"), parse_network("2001:db8::/32")
+    cluster = Cluster(*NODES, remote_node_ports=True, node_port_ranges=ranges)
+    assert parse_address(OTHER_IP) not in cluster.node_addresses
+    cluster.configure(node_port_ranges=(parse_network(f"{OTHER_IP}/32"),))
+    assert cluster.node_addresses[parse_address(OTHER_IP)] == OTHER
+    assert not cluster.problems
+
+
 THIRD_IP = "192.168.0.3"
 LOCAL_ELSEWHERE = [
     pytest.param([here, there], [THERE], NO_LOCAL, id="only the endpoints of that node"),
