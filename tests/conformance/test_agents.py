@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from pyagent.demo.children import wait_until
-from tests.conformance.ground.clients import Page, ask_kept, http_get, keep, talk_kept
+from tests.conformance.ground.clients import TCP, Page, ask_kept, http_get, keep, talk_kept
 from tests.conformance.ground.nodes import Cluster
 from tests.conformance.ground.objects import (
     Address,
@@ -37,7 +37,13 @@ NODE_PORT, CHECK_PORT = 30080, 32000
 
 
 def eventually(read: Callable[[], T], expected: T) -> None:
-    wait_until(lambda: read() == expected, timeout=5.0)
+    def same() -> bool:
+        try:
+            return read() == expected
+        except OSError:  # nobody listens yet
+            return False
+
+    wait_until(same, timeout=10.0)
     assert read() == expected
 
 
@@ -74,6 +80,24 @@ def test_services_outlive_an_outage_of_their_source_and_new_ones_follow_after_it
     )
     assert cluster.everyone(WEB) == {"a1"}
     assert cluster.everyone(OTHER) == {"a2"}
+
+
+def test_an_agent_that_starts_without_its_source_takes_nothing_away(cluster: Cluster) -> None:
+    cluster.put(service("web", WEB), slices("web", cluster["a1"], cluster["a2"]))
+    cluster.stop_agent("node-1")
+    folder = cluster.manifests.folder
+    away = folder.with_name("away")
+    folder.rename(away)
+    try:
+        (agent,) = cluster.start_agents(ready=False)
+        eventually(lambda: agent.get("/readyz")[0], 503)
+        assert agent.get("/livez")[0] == 200
+        assert cluster.everyone(WEB) == {"a1", "a2"}
+    finally:
+        away.rename(folder)
+    agent.wait_ready()
+    cluster.put(service("web", WEB), slices("web", cluster["a2"]))
+    assert cluster.everyone(WEB) == {"a2"}
 
 
 def test_the_verbs_show_what_is_served(cluster: Cluster) -> None:
@@ -258,3 +282,20 @@ def test_a_bad_object_is_reported_and_stops_nothing_else(cluster: Cluster) -> No
         told = [line for line in agent.log.read_text().splitlines() if "not usable" in line]
         assert any("conf/bad" in line and "99999" in line for line in told)
         assert any("web-x-ipv4" in line and "10.244.1.999" in line for line in told)
+
+
+def test_node_ports_and_health_checks_answer_where_the_operator_says(cluster: Cluster) -> None:
+    node = cluster["node-1"]
+    loopback = Address("127.0.0.1", "::1")
+    with cluster.agents_with("--nodeport-addresses=127.0.0.0/8,fd44:172:30::/64"):
+        cluster.put(load_balanced(), slices("web", cluster["a1"]))
+        host = cluster.place("node-1")
+        for way in TCP:
+            is_ipv4 = way.family != 6
+            at_loopback, at_node = ({"a1"}, {"ECONNREFUSED"})[:: 1 if is_ipv4 else -1]
+            assert host.who(loopback, NODE_PORT, [way]) == at_loopback
+            assert cluster.everyone(node, NODE_PORT, ways=[way]) == at_node
+        eventually(lambda: isinstance(check(cluster, "node-1", 6), Page), True)
+        assert check(cluster, "node-1", 4) == "ECONNREFUSED"
+    cluster.put(load_balanced(), slices("web", cluster["a1"]))
+    assert cluster.everyone(node, NODE_PORT) == {"a1"}

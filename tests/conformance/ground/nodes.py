@@ -10,9 +10,10 @@ are below the cgroup that the node's agent serves, as on a real node; the agent 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -99,16 +100,33 @@ class Cluster:
             objects.append({**node(name, [pod.ipv4, pod.ipv6], labels), **(changed or {}).get(name, {})})
         self.manifests.write("cluster", objects)
 
+    @contextlib.contextmanager
+    def agents_with(self, *arguments: str) -> Iterator[None]:
+        """The agents of both nodes with further arguments of `kubesock run`, until the end of the block."""
+        self._stop_all()
+        self.start_agents(*arguments)
+        try:
+            yield
+        finally:
+            self._stop_all()
+            self.start_agents()
+
+    def _stop_all(self) -> None:
+        for name in tuple(self.agents):
+            self.stop_agent(name)
+
     def stop_agent(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End the agent of a node; `put` does not wait for it then."""
         self.agents.pop(name).stop(how)
 
-    def start_agents(self) -> None:
-        """Start those that were stopped, on what they left, and wait until they are ready."""
+    def start_agents(self, *arguments: str, ready: bool = True) -> list[Agent]:
+        """Start those that were stopped, on what they left, with further arguments of `kubesock run`."""
         missing = [name for name in AGENTS if name not in self.agents]
-        self.agents |= {name: self._start_agent(name) for name in missing}
-        for name in missing:
-            self.agents[name].wait_ready()
+        self.agents |= {name: self._start_agent(name, *arguments) for name in missing}
+        started = [self.agents[name] for name in missing]
+        for agent in started if ready else ():
+            agent.wait_ready()
+        return started
 
     def everyone(self, target: Pod | Address, port: int = 80, **how: object) -> set[str]:
         """Whom the clients of both nodes see, all together; they must not disagree about an error."""
@@ -180,7 +198,7 @@ class Cluster:
         place = partial(self.sandbox.spawn, netns=pod.netns, cgroup=self._cgroup(pod))
         spawn_server(place, pod.name, listeners)
 
-    def _start_agent(self, name: str) -> Agent:
+    def _start_agent(self, name: str, *arguments: str) -> Agent:
         return Agent(
             self.sandbox,
             ("--manifests", str(self.manifests.folder)),
@@ -189,5 +207,5 @@ class Cluster:
             bpffs=self.sandbox.bpffs / name,
             state_dir=self.sandbox.folder / f"state-{name}",
             netns=self.pods[name].netns,
-            arguments=("--udp-grace=500ms",),
+            arguments=("--udp-grace=500ms", *arguments),
         )
