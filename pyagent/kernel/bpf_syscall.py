@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import struct
 from typing import NamedTuple
 
@@ -59,8 +60,28 @@ def bpf(command: int, attributes: ctypes.Array[ctypes.c_char] | bytearray, what:
         if result >= 0:
             return result
         error = ctypes.get_errno()
+        if error == errno.EPERM and command in _CHARGED and _lift_locked_memory():
+            continue
         if error != errno.EINTR:
             raise OSError(error, f"{os.strerror(error)} ({what})")
+
+
+_CHARGED = {MAP_CREATE, PROG_LOAD, BTF_LOAD}
+
+
+def _lift_locked_memory() -> bool:
+    """Raise this process's own RLIMIT_MEMLOCK; whether that changed anything.
+
+    Before Linux 5.11 maps and programs count against it, and too little of it is EPERM like a lack of rights.
+    """
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK) == unlimited:
+        return False
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
+    except (OSError, ValueError):
+        return False  # needs CAP_SYS_RESOURCE: the caller tells of the EPERM
+    return True
 
 
 def _name(text: str) -> bytes:
