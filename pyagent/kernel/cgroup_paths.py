@@ -1,11 +1,11 @@
-"""From the id of a cgroup, as links tell it, to its folder."""
+"""Where cgroups lie: from the id that links tell to the folder, and our own."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from pyagent.kernel.mounts import mounts
+from pyagent.kernel.mounts import cgroup2_root, mounts
 
 
 def cgroup_path(identifier: int) -> Path | None:
@@ -33,4 +33,13 @@ def _below(folder: Path, identifier: int) -> Path | None:
                         waiting.append(entry.path)
         except FileNotFoundError:
             continue  # removed while we looked
+    return None
+
+
+def own_cgroup() -> Path | None:
+    """The folder of this process's cgroup v2; None where it is in none, or outside what is mounted here."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            folder = (cgroup2_root() / line[3:].lstrip("/")).resolve()
+            return folder if folder.is_dir() else None
     return None

@@ -42,15 +42,16 @@ def _loads(*instructions: bytes) -> OSError | None:
     return None
 
 
-def _instruction(code: int, destination: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+def instruction(code: int, destination: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    """One `struct bpf_insn`."""
     return struct.pack("=BBhi", code, source << 4 | destination, offset, value)
 
 
-_RETURN_1 = _instruction(0xB7, 0, value=1) + _instruction(0x95)
+_RETURN_1 = instruction(0xB7, 0, value=1) + instruction(0x95)
 
 
 def _call(helper: int) -> bytes:
-    return _instruction(0xB7, 1, value=0) + _instruction(0x85, value=helper)
+    return instruction(0xB7, 1, value=0) + instruction(0x85, value=helper)
 
 
 @cache

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyagent.datapath.layout import Hook
 from pyagent.kernel import features
-from pyagent.kernel.mounts import cgroup2_root
+from pyagent.kernel.cgroup_paths import own_cgroup
 from pyagent.model.outcome import PROBE_ERRNO
 
 PROBE_IPV4, PROBE_IPV6, PROBE_PORT = "192.0.0.8", "100::6b75", 1
@@ -62,11 +62,8 @@ def silent_hooks(cgroup: Path, hooks: Iterable[Hook]) -> dict[Hook, int] | None:
 
 
 def _is_inside(cgroup: Path) -> bool:
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::"):
-            own = cgroup2_root() / line[3:].lstrip("/")
-            return own.resolve().is_relative_to(cgroup.resolve())
-    return False
+    own = own_cgroup()
+    return own is not None and own.is_relative_to(cgroup.resolve())
 
 
 def _dial_inside(cgroup: Path, hooks: Sequence[Hook]) -> dict[Hook, int] | None:
