@@ -44,6 +44,8 @@ def plan_nodes(held: HeldState, draft: Draft, zones: Mapping[str, str]) -> None:
 
 def forget_nodes(held: HeldState, draft: Draft, wanted: Mapping[str, str]) -> None:
     """Free the ids of nodes that are neither wanted nor mentioned by anything that the maps hold."""
+    if held.nodes.keys() <= wanted.keys():
+        return
     mentioned = set(held.node_addresses.values())
     mentioned.update(node_port_node(key) for key in held.frontends if is_node_port(key))
     mentioned.update(node_port_node(key) for key in held.waiting.frontends if is_node_port(key))
@@ -120,12 +122,14 @@ def plan_node_addresses(
 def plan_bounds(held: HeldState, draft: Draft) -> None:
     """Widen the bounds for what comes, narrow them for what went. Call when all else is planned."""
     before = held.bounds
+    added_rules = service_bounds(draft.rules)
     added_ports = [port_of(key) for key in draft.frontends if is_node_port(key)]
-    added = Bounds(*service_bounds(draft.rules), _range(added_ports))
+    added = Bounds(*added_rules, _range(added_ports))
     widened = before.widened(added)
     v6, v4 = widened.service_ipv6, widened.service_ipv4
     if not held.bounds_known or _touch(draft.rules_removed, before):
-        v6, v4 = service_bounds(held.service_addresses)
+        all_new = len(draft.rules) == len(held.service_addresses)
+        v6, v4 = added_rules if all_new else service_bounds(held.service_addresses)
     after = Bounds(v6, v4, _range(held.node_ports))
     held.bounds_known = True
     draft.widening = _difference(held, widened)

@@ -41,7 +41,7 @@ class Draft:
 
     def __init__(self) -> None:
         self.names: dict[bytes, bytes] = {}
-        self.new_backends: list[int] = []
+        self.new_backends: list[tuple[int, int]] = []  # first id, how many
         self.new_blocks: list[tuple[int, int]] = []  # first word, words
         self.new_sets: list[int] = []
         self.widening: list[Write] = []
@@ -85,7 +85,7 @@ class Draft:
         4. A node's address goes before, and comes after, everything that it makes visible.
         """
         yield from (Put("names", key, padded_name(value)) for key, value in self.names.items())
-        yield from _stores("backends", held.backends, BACKEND.size, ((i, 1) for i in self.new_backends))
+        yield from _stores("backends", held.backends, BACKEND.size, self.new_backends)
         yield from _stores("slots", held.slots, WORD.size, self.new_blocks)
         yield from _stores("sets", held.sets, WORD.size, ((i, 1) for i in self.new_sets))
         yield from self.widening

@@ -177,10 +177,13 @@ class FrontendPlan:
         for owner in self._gained.keys() | self._lost.keys():
             port = self.held.service_ports.get(owner)
             if port is not None:
-                lost = self._lost.get(owner, set())
-                kept = [key for key in port.frontends if key not in lost]
-                gained = [key for key in self._gained.get(owner, ()) if key in self.held.frontends]
-                port.frontends = (*kept, *gained)
+                lost, gained = self._lost.get(owner), self._gained.get(owner, [])
+                if lost:
+                    gained = [key for key in gained if key in self.held.frontends]
+                    gained[:0] = [key for key in port.frontends if key not in lost]
+                    port.frontends = tuple(gained)
+                else:
+                    port.frontends += tuple(gained)
 
     def _lead(self, key: bytes, target: FrontendTarget) -> None:
         held = self.held

@@ -33,9 +33,15 @@ class Identifiers:
 
     def take(self, count: int) -> list[int] | None:
         """`count` ids, or None (and nothing taken) if there are fewer."""
+        free = self._free
+        if not free:
+            first = self._opened
+            if first + count > self.capacity:
+                return [] if not count else None
+            self._opened += count
+            return list(range(first, first + count))
         if count > self.available:
             return None
-        free = self._free
         taken = [free.popleft() for _ in range(min(count, len(free)))]
         opened = count - len(taken)
         if opened:

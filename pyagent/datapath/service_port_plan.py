@@ -16,6 +16,7 @@ from pyagent.datapath.layout import (
     BACKEND,
     BLOCK_HEADER_WORDS,
     NameKind,
+    NodeId,
     header_word,
     loopback_word,
     pair_word,
@@ -47,6 +48,12 @@ _STATE_AT = BACKEND.offsets["state"]
 _STATE_WORD_AT = BACKEND.offsets["port"]  # port and state share one aligned word
 _NODE_AT = BACKEND.offsets["node"]
 _ON_NODE_ADDRESS = int(BackendStateBit.ON_NODE_ADDRESS)
+
+_NO_NODE = ("",)
+"""Backends whose node nobody told; they carry the own node's id, and no name."""
+
+_LOOPBACK_BYTES = (127, 0)
+"""What 127.0.0.0/8 (mapped) and ::1 have in the thirteenth byte; spares other addresses the full look."""
 
 _Backends = dict[bytes, Backend]
 """By identity: 16 bytes of address, two of port in network order."""
@@ -83,7 +90,8 @@ def plan_service_port(held: HeldState, draft: Draft, wanted: ServicePort, joins:
     members = [_identities(bset) for bset in sets]
     backends = members[0] if len(members) == 1 else {i: b for m in reversed(members) for i, b in m.items()}
     fresh = [identity for identity in backends if identity not in known] if known else list(backends)
-    nodes = {node: node_identifier(held, draft, node) for node in {b.node for b in backends.values()}}
+    for node in {b.node for b in backends.values()}.difference(held.nodes, _NO_NODE):
+        node_identifier(held, draft, node)
     headers = [_header(held, draft, wanted, bset) for bset in sets]
 
     places = Places(held)
@@ -95,11 +103,9 @@ def plan_service_port(held: HeldState, draft: Draft, wanted: ServicePort, joins:
         if name is None or not has_room(held, named):
             raise Full("names")
         fresh_words = _fresh_words(held, port, places.backends(len(fresh)))
-        words = (
-            {**known, **dict(zip(fresh, fresh_words, strict=True))}
-            if known
-            else dict(zip(fresh, fresh_words, strict=True))
-        )
+        words = dict(zip(fresh, fresh_words, strict=True))
+        if known:
+            words.update(known)
         next_sets = [
             _next_set(held, port, bset.key, header, m, words, joins)
             for bset, header, m in zip(sets, headers, members, strict=True)
@@ -115,9 +121,9 @@ def plan_service_port(held: HeldState, draft: Draft, wanted: ServicePort, joins:
         held.service_ports[wanted.key] = port
         held.service_port_keys[port.identifier] = wanted.key
         held.incarnation = port.incarnation
-    _write_backends(held, draft, port, nodes, backends, fresh, fresh_words)
+    _write_backends(held, draft, port, backends, fresh, fresh_words)
     if known:
-        _rewrite_states(held, draft, nodes, backends, known)
+        _rewrite_states(held, draft, backends, known)
         draft.freed_backends.extend(word >> 32 for i, word in known.items() if i not in backends)
     return _write_sets(held, draft, port, next_sets, joins, new_set_ids, firsts)
 
@@ -152,10 +158,9 @@ def _fresh_words(held: HeldState, port: HeldServicePort, ids: list[int]) -> list
     remembers, beyond the lives of both, the highest incarnation that an owner of backends ever had.
     """
     opened, oldest = len(held.backends) // BACKEND.size, port.incarnation
-    return [
-        i << 32 | (oldest if i >= opened else max(next_incarnation(held.backend_incarnation(i)), oldest))
-        for i in ids
-    ]
+    if ids and min(ids) >= opened:
+        return [i << 32 | oldest for i in ids]
+    return [i << 32 | max(next_incarnation(held.backend_incarnation(i)), oldest) for i in ids]
 
 
 def _next_set(
@@ -171,7 +176,11 @@ def _next_set(
     wanted = [words[identity] for identity in backends]
     before = held.slot_words(held_id) if held_id is not None else []
     members = rearranged(before, wanted) if before else wanted
-    near = [words[i] for i, b in backends.items() if b.state & _ON_NODE_ADDRESS or is_loopback(i[:16])]
+    near = [
+        words[i]
+        for i, b in backends.items()
+        if b.state & _ON_NODE_ADDRESS or (i[12] in _LOOPBACK_BYTES and is_loopback(b.address))
+    ]
     headers = header, loopback_word(min(map(members.index, near)) if near else None)
     if held_id is None:
         return _NextSet(key, None, headers, members, changed=True, replaced=False)
@@ -185,25 +194,31 @@ def _write_backends(
     held: HeldState,
     draft: Draft,
     port: HeldServicePort,
-    nodes: dict[str, int],
     backends: _Backends,
     fresh: list[bytes],
     words: list[int],
 ) -> None:
     if not fresh:
         return
+    first, last = words[0] >> 32, words[-1] >> 32
     held.reach_backends(max(words) >> 32)
-    content, size, identifier, pack_into = held.backends, BACKEND.size, port.identifier, _BACKEND.pack_into
-    for identity, word in zip(fresh, words, strict=True):
-        backend = backends[identity]
-        offset, node = (word >> 32) * size, nodes[backend.node]
-        pack_into(content, offset, identity, backend.state, word & 0xFFFFFFFF, identifier, node)
-        draft.new_backends.append(word >> 32)
+    content, size, owner, pack = held.backends, BACKEND.size, port.identifier, _BACKEND.pack
+    node_id = held.nodes.get
+    packed = [
+        pack(i, (b := backends[i]).state, word & 0xFFFFFFFF, owner, node_id(b.node, NodeId.OWN))
+        for i, word in zip(fresh, words, strict=True)
+    ]
+    if [word >> 32 for word in words] == list(range(first, first + len(words))):
+        content[first * size : (last + 1) * size] = b"".join(packed)
+        draft.new_backends.append((first, len(words)))
+        return
+    for word, data in zip(words, packed, strict=True):
+        i = word >> 32
+        content[i * size : (i + 1) * size] = data
+        draft.new_backends.append((i, 1))
 
 
-def _rewrite_states(
-    held: HeldState, draft: Draft, nodes: dict[str, int], backends: _Backends, known: dict[bytes, int]
-) -> None:
+def _rewrite_states(held: HeldState, draft: Draft, backends: _Backends, known: dict[bytes, int]) -> None:
     """State and node may change while programs read them: each is part of one aligned word."""
     content = held.backends
     for identity, backend in backends.items():
@@ -214,8 +229,9 @@ def _rewrite_states(
         if state != backend.state:
             struct.pack_into("=H", content, at + _STATE_AT, backend.state)
             draft.states.append(_store_word(content, at + _STATE_WORD_AT))
-        if node != nodes[backend.node]:
-            struct.pack_into("=I", content, at + _NODE_AT, nodes[backend.node])
+        wanted_node = held.nodes.get(backend.node, NodeId.OWN)
+        if node != wanted_node:
+            struct.pack_into("=I", content, at + _NODE_AT, wanted_node)
             draft.states.append(_store_word(content, at + _NODE_AT))
 
 

@@ -275,7 +275,7 @@ class CrampedPlanMachine(PlanMachine):
 
 TestPlan = PlanMachine.TestCase
 TestPlan.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestCrampedPlan = CrampedPlanMachine.TestCase
 TestCrampedPlan.settings = TestPlan.settings
