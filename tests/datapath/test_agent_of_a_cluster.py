@@ -1,4 +1,4 @@
-"""An agent of a cluster: whom it follows for opt-out, and the Events that it records."""
+"""An agent of a cluster: which Nodes and Pods it follows, and the Events that it records."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from pyagent.cluster.node_reflector import MOST_NODES
 from pyagent.datapath.layout import Capacities
 from pyagent.kernel.map_set import MapSet, current_folder
+from pyagent.model.address import format_address
 from tests.cluster.support import node, service
 from tests.datapath.ground import Agent, StartAgent
 from tests.datapath.ground.waiting import wait_for
@@ -119,3 +121,28 @@ def test_a_pod_of_the_cluster_is_entered_as_soon_as_its_cgroup_is_there(
     wait_for(keys, lambda found: found == {folder.stat().st_ino}, "the entry")
     server.delete("Pod", "shop", "p")
     wait_for(keys, lambda found: not found, "its end")
+
+
+def test_other_nodes_addresses_leave_the_maps_when_nodes_grow_beyond_500(
+    server: ApiServer, start: Callable[..., Agent]
+) -> None:
+    def put(number: int) -> None:
+        address = {"type": "InternalIP", "address": f"172.31.{number // 250}.{number % 250 + 1}"}
+        server.put({**node(f"w{number}"), "status": {"addresses": [address]}})
+
+    put(0)
+    server.put(service("web", type="NodePort", ports=[{"port": 80, "nodePort": 30080}]))
+    agent = start()
+
+    def others() -> set[str]:
+        maps = MapSet.open(current_folder(agent.bpffs))
+        try:
+            return {format_address(key) for key, value in maps.items("node_addresses") if any(value)}
+        finally:
+            maps.close()
+
+    wait_for(others, lambda found: found == {"172.31.0.1"}, "the other node")
+    for number in range(1, MOST_NODES):
+        put(number)  # with node `n` one more than are followed
+    wait_for(others, lambda found: not found, "an end of other nodes")
+    assert "more than 500 Nodes: only the own one is followed" in agent.log.read_text()
