@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from tests.conformance.ground.clients import payload
@@ -235,3 +237,12 @@ def test_the_other_protocol_of_a_port_is_another_service_port(cluster: Cluster) 
         for way in WAYS:
             names = {answer.pod for answer in client.ask(way, WEB, 80, times=4) if isinstance(answer, Reply)}
             assert names == ({"a1"} if way.protocol == "TCP" else {"a2"})
+
+
+def test_every_endpoint_has_the_same_chance(cluster: Cluster) -> None:
+    cluster.put(service("web", WEB), slices("web", *(cluster[name] for name in ("a1", "b1", "a2", "b2"))))
+    dials = 2_000
+    answers = cluster.place("client-1").ask(CONNECTING[0], WEB, 80, dials)
+    shares = Counter(answer.pod for answer in answers if isinstance(answer, Reply))
+    assert shares.total() == dials
+    assert all(abs(share / dials - 1 / 4) < 0.06 for share in shares.values()), "six standard deviations"
