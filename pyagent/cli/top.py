@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -28,6 +29,9 @@ from pyagent.view.terminal.marks import Marks
 from pyagent.view.terminal.reader import ALWAYS, NodeReader
 from pyagent.view.terminal.sample import Needs, Reader
 from pyagent.view.terminal.view_kinds import Request
+
+GC_THRESHOLD = 50_000
+"""Objects made between two collections: each look at 5,000 Services would cause several."""
 
 _NAMES = [view.key for view in TABS]
 
@@ -136,6 +140,7 @@ def _screen(reader: NodeReader, request: Request, interval: float, bpffs: Path, 
         first=request,
         state_file=path,
     )
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     app = TopApp(settings)
     app.run(mouse=chosen.mouse)
     if app.failure is not None:

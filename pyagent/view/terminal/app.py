@@ -11,11 +11,13 @@ from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.message import Message
 from textual.widgets import Static
 
 from pyagent.model.failures import KubesockError
 from pyagent.view.render import json_text
+from pyagent.view.tables import Row
 from pyagent.view.terminal.frame import TABS, VIEWS, Frame
 from pyagent.view.terminal.keys import KEYS
 from pyagent.view.terminal.layout import is_numeric
@@ -57,6 +59,7 @@ class SamplerFailed(Message):
 class TopApp(App[None]):
     """The whole screen. `failure` is why it ended, if not because somebody wanted it to."""
 
+    TITLE = "kubesock top"
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
     NOTIFICATION_TIMEOUT = 2.5
@@ -79,16 +82,17 @@ class TopApp(App[None]):
         self.paused = False
         self.shown: Frame | None = None
         self._marks = settings.marks
-        self._interval = settings.interval
+        self.interval = settings.interval
         self._mouse = settings.chosen.mouse
-        self._trail: list[tuple[Request, int]] = []
-        self._request = self._with_sort(settings.first)
+        self._trail: list[tuple[Request, Row]] = []
+        self._return_to: Row | None = None
+        self.request = self._with_sort(settings.first)
         self._copied: tuple[float, object] = (0.0, None)
         self._sampler = Sampler(
             settings.reader,
             self._deliver,
             self._give_up,
-            self._request,
+            self.request,
             settings.interval,
         )
         for theme in OWN:
@@ -112,7 +116,7 @@ class TopApp(App[None]):
             loop.add_signal_handler(number, self.exit)
         self._sampler.start()
         self.set_interval(0.5, self._tell)
-        self._fit()
+        self._fit(self.size)
 
     def on_unmount(self) -> None:
         self._sampler.stop()
@@ -127,19 +131,21 @@ class TopApp(App[None]):
 
     def on_frame_ready(self, message: FrameReady) -> None:
         frame = message.frame
-        if frame.request != self._request:
-            return  # made before somebody wished for another
+        if frame.request != self.request or not self.screen_stack:
+            return  # made before somebody wished for another, or for none any more
         self.shown = frame
-        self.query_one(RowTable).show(frame)
+        self.screen_stack[0].query_one(RowTable).show(frame, self._return_to)
+        self._return_to = None
         self._tell()
 
     def on_sampler_failed(self, message: SamplerFailed) -> None:
         self.failure = message.error
         self.exit()
 
-    def on_resize(self, _event: events.Resize) -> None:
-        self._fit()
-        self._tell()
+    def on_resize(self, event: events.Resize) -> None:
+        self._fit(event.size)
+        self.call_after_refresh(self._tell)
+        self.call_after_refresh(self._tell_row)
 
     def on_row_table_moved(self, _message: RowTable.Moved) -> None:
         self._tell_row()
@@ -158,8 +164,9 @@ class TopApp(App[None]):
 
     # What is on the lines around the table
 
-    def _fit(self) -> None:
-        width, height = self.size
+    def _fit(self, size: Size) -> None:
+        """The app's own size is the old one while a resize is told."""
+        width, height = size
         self.set_class(height < SHORT, "short")
         small = width < LEAST[0] or height < LEAST[1]
         if small and not isinstance(self.screen, SmallScreen):
@@ -168,6 +175,8 @@ class TopApp(App[None]):
             self.pop_screen()
 
     def _tell(self) -> None:
+        if not self.screen_stack:
+            return  # the end has come
         base = self.screen_stack[0]
         frame = self.shown
         width = self.size.width - 2
@@ -176,21 +185,23 @@ class TopApp(App[None]):
             self.settings.kernel,
             self.settings.clock(),
             self.paused,
-            self._interval,
+            self.interval,
             self._sampler.wait,
         )
         base.query_one("#head", Static).update(header_text(frame, facts, self._marks, width))
-        base.query_one("#tabs", Static).update(tabs_text(frame, self._request, self._marks, width))
+        base.query_one("#tabs", Static).update(tabs_text(frame, self.request, self._marks, width))
         note = base.query_one("#note", Static)
         notes = [*frame.notes, *([frame.error] if frame.error else [])] if frame is not None else []
         note.set_class(not notes, "none")
         note.update(Text("\n".join(notes)))
-        base.query_one("#keys", Static).update(keys_text(self._request, self._mouse, self.paused, width))
+        base.query_one("#keys", Static).update(keys_text(self.request, self._mouse, self.paused, width))
 
     def _tell_row(self) -> None:
+        if not self.screen_stack:
+            return
         base = self.screen_stack[0]
         row = base.query_one(RowTable).row
-        view = VIEWS[self._request.view]
+        view = VIEWS[self.request.view]
         matches = self.shown is not None and self.shown.request.view == view.key
         lines = view.detail(row, self._marks) if row is not None and matches else []
         base.query_one("#detail", Static).update(detail_text(lines, self.size.width - 4, self._marks))
@@ -201,7 +212,8 @@ class TopApp(App[None]):
         return request._replace(sort=request.sort or self.settings.chosen.sort.get(request.view, ""))
 
     def _ask(self, request: Request) -> None:
-        self._request = request
+        self.request = request
+        self._return_to = None
         self._sampler.show(request)
         self._tell()
 
@@ -210,38 +222,39 @@ class TopApp(App[None]):
         self._ask(self._with_sort(Request(TABS[place].key)))
 
     def action_enter(self) -> None:
-        view, row = VIEWS[self._request.view], self.query_one(RowTable).row
+        view, row = VIEWS[self.request.view], self.query_one(RowTable).row
         if row is None:
             return
         if not view.enter:
             self.push_screen(TextScreen(view.table.name(row), fields_text(row)))
             return
-        self._trail.append((self._request, self.query_one(RowTable).cursor))
+        self._trail.append((self.request, row))
         self._ask(self._with_sort(Request(view.enter, view.subject(row))))
 
     def action_go_back(self) -> None:
-        if self._request.pattern:
-            self._ask(self._request._replace(pattern=""))
+        if self.request.pattern:
+            self._ask(self.request._replace(pattern=""))
         elif self._trail:
-            request, _ = self._trail.pop()
+            request, row = self._trail.pop()
             self._ask(request)
+            self._return_to = row
 
     def action_command(self) -> None:
         self.query_one(Prompt).open(COMMAND)
 
     def action_filter(self) -> None:
-        self.query_one(Prompt).open(FILTER, self._request.pattern)
+        self.query_one(Prompt).open(FILTER, self.request.pattern)
 
     def on_prompt_cancelled(self, message: Prompt.Cancelled) -> None:
         self.query_one(RowTable).focus()
         if message.mark == FILTER:
-            self._ask(self._request._replace(pattern=""))
+            self._ask(self.request._replace(pattern=""))
 
     def on_prompt_typed(self, message: Prompt.Typed) -> None:
         if message.done:
             self.query_one(RowTable).focus()
         if message.mark == FILTER:
-            self._ask(self._request._replace(pattern=message.text))
+            self._ask(self.request._replace(pattern=message.text))
         elif message.done:
             self._command(message.text.strip().lower())
 
@@ -264,7 +277,7 @@ class TopApp(App[None]):
             return
         event.stop()
         rows = self.shown.rows if self.shown is not None else []
-        current = self._request.sort or VIEWS[self._request.view].sort
+        current = self.request.sort or VIEWS[self.request.view].sort
         self._sort(quick_sort(self.query_one(RowTable).shown_columns, rows, letter, current))
 
     # What is done with rows
@@ -280,22 +293,22 @@ class TopApp(App[None]):
         frame = self.shown
         if frame is not None and frame.columns:
             descending = [is_numeric(frame.rows, one.column.field) for one in frame.columns]
-            current = self._request.sort or frame.view.sort
+            current = self.request.sort or frame.view.sort
             self.push_screen(SortScreen(frame.columns, current, descending, self._marks), self._sort)
 
     def _sort(self, order: str | None) -> None:
-        if order is None or order == self._request.sort:
+        if order is None or order == self.request.sort:
             return
-        if self._request.view != "map":  # each map has fields of its own
-            self.settings.chosen.sort[self._request.view] = order
-        self._ask(self._request._replace(sort=order))
+        if self.request.view != "map":  # each map has fields of its own
+            self.settings.chosen.sort[self.request.view] = order
+        self._ask(self.request._replace(sort=order))
         self._remember()
 
     def action_copy(self) -> None:
         row = self.query_one(RowTable).row
         if row is None:
             return
-        view = VIEWS[self._request.view]
+        view = VIEWS[self.request.view]
         name = view.table.name(row)
         when, what = self._copied
         now = time.monotonic()
@@ -305,7 +318,7 @@ class TopApp(App[None]):
         self.notify("copied the row as JSON" if again else f"copied {name}", markup=False)
 
     def action_explain(self) -> None:
-        row, explains = self.query_one(RowTable).row, VIEWS[self._request.view].explains
+        row, explains = self.query_one(RowTable).row, VIEWS[self.request.view].explains
         target, client = explains(row) if row is not None and explains is not None else ("", "")
         if not target:
             self.notify(
@@ -329,8 +342,8 @@ class TopApp(App[None]):
             screen.update(text)
 
     def action_raw(self) -> None:
-        if self._request.view == "map":
-            self._ask(self._request._replace(raw=not self._request.raw, sort=""))
+        if self.request.view == "map":
+            self._ask(self.request._replace(raw=not self.request.raw, sort=""))
 
     # How one looks
 
@@ -343,14 +356,14 @@ class TopApp(App[None]):
         self._sampler.refresh()
 
     def action_faster(self) -> None:
-        self._look_every(self._interval / 2)
+        self._look_every(self.interval / 2)
 
     def action_slower(self) -> None:
-        self._look_every(self._interval * 2)
+        self._look_every(self.interval * 2)
 
     def _look_every(self, interval: float) -> None:
-        self._interval = min(max(interval, FASTEST), SLOWEST)
-        self._sampler.every(self._interval)
+        self.interval = min(max(interval, FASTEST), SLOWEST)
+        self._sampler.every(self.interval)
         self._tell()
 
     def action_mouse(self) -> None:

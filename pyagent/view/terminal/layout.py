@@ -11,8 +11,8 @@ GAP = 2
 LEAST = 6
 """A column that is cut keeps this many characters at least."""
 
-MAY_LOSE = (0.2, 0.5)
-"""The part of an important column that may be cut before others are left out, and of the rest."""
+EXTRA = 6
+"""Columns of this importance and above are left out before an important one is cut."""
 
 
 class Placed(NamedTuple):
@@ -39,11 +39,19 @@ def placed(widths: Sequence[int], importance: Sequence[int], room: int, cut: Seq
         given = {index: widths[index] for index in shown}
         excess = sum(given.values()) + GAP * (len(shown) - 1) - room
         last = len(shown) == 1 or all(importance[index] == 0 for index in shown)
-        parts = {i: 1.0 if last else MAY_LOSE[importance[i] > 2] for i in shown if cut[i]}
+        extras = any(importance[index] >= EXTRA for index in shown)
+        parts = {i: 1.0 if last else _part(importance[i], extras) for i in shown if cut[i]}
         _shrink(given, parts, excess)
         if last or sum(given.values()) + GAP * (len(shown) - 1) <= room:
             return [Placed(index, given[index]) for index in shown]
         shown.remove(max(reversed(shown), key=lambda index: importance[index]))
+
+
+def _part(importance: int, extras: bool) -> float:
+    """The part of a column that may be cut before others are left out."""
+    if importance > 2:
+        return 0.4
+    return 0.0 if extras else 0.2
 
 
 def _shrink(given: dict[int, int], parts: Mapping[int, float], excess: int) -> None:

@@ -28,7 +28,7 @@ _ALARMS = (" ", "!", "X")
 """Trouble is told by a character as well as by colour."""
 
 
-class RowTable(ScrollView, can_focus=True):
+class RowTable(ScrollView, can_focus=True, inherit_bindings=False):
     """Rows of one frame, with a cursor that stays on its row as rows come, go and move."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -60,6 +60,7 @@ class RowTable(ScrollView, can_focus=True):
         self._widths: list[int] = []
         self._placed: list[Placed] = []
         self._measured: tuple[object, ...] = ()
+        self._held = False  # somebody chose the row: else the cursor stays on top as rows move
         self._styles: dict[tuple[str, ...], Style] = {}
 
     @property
@@ -71,10 +72,14 @@ class RowTable(ScrollView, can_focus=True):
     def shown_columns(self) -> Sequence[Shown]:
         return self._columns
 
-    def show(self, frame: Frame) -> None:
-        """Replace all rows; the cursor follows its row."""
+    def show(self, frame: Frame, row: Row | None = None) -> None:
+        """Replace all rows; the cursor follows its row.
+
+        Args:
+            row: where the cursor is to be instead.
+        """
         before = self._frame
-        held = self.row
+        held = row or self.row
         same = before is not None and before.request[:2] == frame.request[:2]
         self._frame, self._columns, self._rows = frame, frame.columns, frame.rows
         headers = tuple(one.column.header for one in frame.columns)
@@ -87,7 +92,8 @@ class RowTable(ScrollView, can_focus=True):
             for one, right in zip(frame.columns, self._right, strict=True)
         ]
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
-        self._move_to(self._found(held) if same else 0, keep_in_view=not same)
+        self._held = row is not None or (self._held and same)
+        self._move_to(self._found(held) if self._held else 0, keep_in_view=not same)
         self.refresh()
         self.post_message(self.Moved())
 
@@ -107,6 +113,7 @@ class RowTable(ScrollView, can_focus=True):
 
     def move(self, rows: int) -> None:
         """Move the cursor down, or up if negative."""
+        self._held = True
         self._move_to(self.cursor + rows)
         self.post_message(self.Moved())
 
@@ -136,6 +143,7 @@ class RowTable(ScrollView, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         if event.y >= 1 and event.y - 1 + int(self.scroll_offset.y) < len(self._rows):
+            self._held = True
             self._move_to(event.y - 1 + int(self.scroll_offset.y))
             self.post_message(self.Moved())
             if event.chain == 2:

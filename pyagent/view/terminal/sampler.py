@@ -48,7 +48,8 @@ class Sampler:
         self._activity = Activity()
         self._sample: Sample | None = None
         self._seen = ""
-        self._wait = interval
+        self._cost = 0.0
+        self._looked = float("-inf")
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
@@ -89,33 +90,34 @@ class Sampler:
     @property
     def wait(self) -> float:
         """Seconds between looks now."""
-        return self._wait
+        return min(max(self._interval, self._cost / SHARE), SLOWEST)
 
     def _run(self) -> None:
-        due = 0.0
         try:
             while True:
                 with self._wake:
-                    while not (self._stopping or self._asked or self._is_due(due)):
-                        self._wake.wait(None if self._paused else max(0.0, due - time.monotonic()))
+                    while not (self._stopping or self._asked or self._is_due()):
+                        self._wake.wait(None if self._paused else self._due_in())
                     if self._stopping:
                         return
                     request, self._asked = self._request, False
-                    look = self._forced or self._seen != request.view or self._is_due(due)
+                    look = self._forced or self._seen != request.view or self._is_due()
                     self._forced = False
                 began = time.thread_time()
                 self._make(request, look)
                 if look:
-                    cost = time.thread_time() - began
-                    self._wait = min(max(self._interval, cost / SHARE), SLOWEST)
-                    due = time.monotonic() + self._wait
+                    self._cost = time.thread_time() - began
+                    self._looked = time.monotonic()
         except BaseException as error:  # noqa: BLE001  handed to the screen, which ends with it
             self._failed(error)
         finally:
             self._reader.close()
 
-    def _is_due(self, due: float) -> bool:
-        return not self._paused and time.monotonic() >= due
+    def _due_in(self) -> float:
+        return max(0.0, self._looked + self.wait - time.monotonic())
+
+    def _is_due(self) -> bool:
+        return not self._paused and not self._due_in()
 
     def _make(self, request: Request, look: bool) -> None:
         error = ""

@@ -10,6 +10,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.geometry import Size
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -141,13 +142,13 @@ class SmallScreen(ModalScreen[None]):
         yield Static(id="small")
 
     def on_mount(self) -> None:
-        self.tell()
+        self.tell(self.app.size)
 
-    def on_resize(self, _event: events.Resize) -> None:
-        self.tell()
+    def on_resize(self, event: events.Resize) -> None:
+        self.tell(event.size)
 
-    def tell(self) -> None:
-        width, height = self.app.size
+    def tell(self, size: Size) -> None:
+        width, height = size
         least = f"{self._least[0]}x{self._least[1]}"
         self.query_one("#small", Static).update(
             Text(f"terminal {width}x{height} is too small, {least} is the least; q quits")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyagent.datapath.decoded import decode_name
+from pyagent.datapath.encoded import name_key
+from pyagent.datapath.layout import NameKind
 from pyagent.view.backend_table import BACKENDS, BACKENDS_READ, backend_rows
 from pyagent.view.connection_table import (
     CONNECTIONS,
@@ -29,16 +32,26 @@ SHARE_WIDTH = 10
 
 def _service_rows(sample: Sample, activity: Activity, _request: Request) -> Found:
     rows = service_rows(sample.live)
-    incarnations = {port.identifier: port.incarnation for port in service_port_names(sample.live.raw.names)}
-    counts = sample.walk.ports if sample.walk.error is None else None
+    counts = _open_sockets(sample) if sample.walk.error is None else None
     for row in rows:
         identifier = row["id"]
         row["service"] = f"{row['namespace']}/{port_title(row)}"
         row["newPerSecond"] = activity.ports.get(identifier, 0.0) if activity.known else None
         row["refusedPerSecond"] = activity.refused.get(identifier, 0.0) if activity.known else None
-        row["live"] = counts.get((identifier, incarnations[identifier]), 0) if counts is not None else None
+        row["live"] = counts.get(identifier, 0) if counts is not None else None
         row["history"] = activity.history(identifier)
     return Found(rows, _note(sample))
+
+
+def _open_sockets(sample: Sample) -> dict[int, int]:
+    """Sockets by service-port id; those of a service port that had the id before do not count."""
+    found = {}
+    for (identifier, incarnation), count in sample.walk.ports.items():
+        key = name_key(NameKind.SERVICE_PORT, identifier)
+        name = decode_name(key, sample.live.raw.names.get(key, b""))
+        if name is not None and name.incarnation == incarnation:
+            found[identifier] = count
+    return found
 
 
 def _note(sample: Sample) -> str:

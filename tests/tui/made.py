@@ -1,0 +1,224 @@
+"""A node for the screen, made up: the same at every run, with something to see in every view."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from pyagent.kernel.connections import Connection
+from pyagent.kernel.namespace_owners import NetnsOwner, SocketKey
+from pyagent.model.address import Protocol
+from pyagent.model.outcome import Outcome
+from pyagent.model.service import BackendStateBit, PolicyBit, ServiceType, View
+from pyagent.view.backend_table import backend_rows
+from pyagent.view.fill import entries_in_use
+from pyagent.view.live import AgentFacts, LiveMaps, MapFacts
+from pyagent.view.node_status import HookStatus
+from pyagent.view.socket_walk import counted
+from pyagent.view.terminal.marks import Marks
+from pyagent.view.terminal.remembered import Remembered
+from pyagent.view.terminal.sample import Answer, HookRuns, Needs, Sample
+from pyagent.view.terminal.settings import Settings
+from pyagent.view.terminal.view_kinds import Request
+from tests.unit.view.maps_made import DRAINING, READY, B, S, endpoint, live
+
+NOW = 5000.0
+NODES = {1: "worker-1\0zone-a", 2: "worker-2\0zone-b", 3: "worker-3\0zone-b"}
+LOCAL = READY | BackendStateBit.LOCAL
+TABLE_SECONDS = 0.4
+
+
+def backends(subnet: int, port: int, rates: tuple[int, ...], look: int, draining: int = 0) -> tuple[B, ...]:
+    """Backends on the nodes in turn, each chosen `rate` times a look."""
+    found = []
+    for number, rate in enumerate(rates):
+        state = DRAINING if number >= len(rates) - draining else LOCAL if number % 3 == 0 else READY
+        found.append(B(f"10.244.{subnet}.{10 + number}:{port}", state, 1 + number % 3, 40 + rate * look))
+    return tuple(found)
+
+
+def services(look: int) -> list[S]:
+    """What the maps hold at the look of this number."""
+    wave = (look % 7) * 3
+
+    def one(text: str, address: str, port: int, rates: tuple[int, ...], draining: int = 0, **more: Any) -> S:
+        subnet = int(address.split(".")[-1]) % 50
+        held = backends(subnet, 8080, rates, look, draining)
+        return S(text, (f"{address}:{port}",), ((View.CLUSTER, 0, held),), **more)
+
+    return [
+        one("default/kubernetes:https", "10.96.0.1", 443, (2,)),
+        one("kube-system/kube-dns:dns", "10.96.0.10", 53, (31, 28), protocol=Protocol.UDP),
+        one("kube-system/kube-dns:dns-tcp", "10.96.0.11", 53, (0, 0)),
+        one("monitoring/grafana:http", "10.96.40.3", 80, (0,), service_type=ServiceType.NODE_PORT,
+            node_ports=((0, 31300),)),
+        one("shop/cart:http", "10.96.114.32", 80, (9, 8, 9), affinity=10800),
+        one("shop/catalog:grpc", "10.96.201.5", 9090, (40 + wave, 38 + wave)),
+        one("shop/checkout:http", "10.96.66.141", 80, (14, 12, 3), draining=1,
+            policy=int(PolicyBit.EXTERNAL_LOCAL), service_type=ServiceType.LOAD_BALANCER),
+        S("shop/payment:https", ("10.96.30.219:443",), ((View.CLUSTER, 0, ()),), refused=12 + 2 * look),
+        one("shop/search:http", "10.96.77.7", 80, (0, 1)),
+        one("shop/web:http", "10.96.14.7", 80, (55, 61, 48)),
+        S("shop/web:http", ("[fd00:10:96::7]:80",),
+          ((View.CLUSTER, 0, backends(99, 8080, (4, 5), look)),)),
+    ]  # fmt: skip
+
+
+def live_maps(look: int, agent: bool = True) -> LiveMaps:
+    """All maps with their facts."""
+    found = live(
+        services(look),
+        NODES,
+        agent=AgentFacts(agent, 4711 if agent else 0, 900.0),
+        outcomes=dict.fromkeys(Outcome, 0) | {Outcome.TRANSLATED: 5000 + 300 * look},
+        meta={"layout": 1, "program_tag": 0xFEED, "agent_started": 1},
+        now=NOW + look,
+    )
+    used = entries_in_use(found)
+    sizes = {"frontends": 16, "sets": 512, "slots": 4096, "backends": 30, "names": 18}
+    facts = [
+        MapFacts(name, _kind(name), 8, 32, entries, sizes.get(name, 1024), 40_000 + 7_000 * len(name) ** 2)
+        for name, entries in used.items()
+    ]
+    facts.append(MapFacts("origin", "sk_storage", 4, 64, None, 0, 480))
+    return found._replace(maps=tuple(facts))
+
+
+def _kind(name: str) -> str:
+    return "array" if name in ("sets", "slots", "backends", "chosen") else "hash"
+
+
+def sockets(maps: LiveMaps) -> list[Connection]:
+    """Some clients of some Services; two of them on a backend that is gone."""
+    found = []
+    rows = [row for row in backend_rows(maps) if row["namespace"] == "shop" and row["family"] == "IPv4"]
+    frontends = {one.text: one.frontends[0] for one in services(0)}
+    for number, row in enumerate(rows):
+        dialled, chosen = frontends[f"shop/{row['name']}:{row['port']}"], row["backend"]
+        port = next(i for i, one in enumerate(services(0), 1) if one.frontends == (dialled,))
+        gone = number in (1, 6)
+        found.append(
+            Connection(
+                9000 + number, 4026532000 + number % 3, socket.AF_INET, 1, Protocol.TCP,
+                *endpoint(f"10.244.7.{4 + number % 3}:{40000 + number}"), *endpoint(chosen),
+                *endpoint(dialled), port, 100 + port, row["id"], 1 if gone else 1000 + row["id"],
+                int((NOW - 7 * number**3) * 1e9),
+            )
+        )  # fmt: skip
+    return found
+
+
+OWNERS = {
+    4026532000: NetnsOwner("shop/web-6f7c9-x2x8p", "cni-1", (4242,)),
+    4026532001: NetnsOwner("shop/checkout-5d9b-qqzt1", "cni-2", (4300,)),
+    4026532002: NetnsOwner("", "node", (1,)),
+}
+COMMANDS = {4026532000: "4242/nginx", 4026532001: "4300/checkout", 4026532002: "811/kubelet"}
+JOURNAL: dict[str, Any] = {
+    "entries": [
+        {"time": 1767225600.25 + 61 * i, "service": service, "family": "IPv4", "what": what,
+         "resourceVersion": str(1200 + i)}
+        for i, (service, what) in enumerate((
+            ("shop/web:http/TCP", "new: Cluster has 10.244.7.10:8080 10.244.7.11:8080"),
+            ("shop/checkout:http/TCP", "Cluster +10.244.41.12:8080"),
+            ("shop/checkout:http/TCP", "Cluster: 1 changed their state"),
+            ("shop/payment:https/TCP", "Cluster -10.244.19.10:8443; Cluster answers refused_no_endpoints"),
+        ))
+    ]
+}  # fmt: skip
+SYNC: dict[str, Any] = {
+    "ready": True,
+    "healthy": True,
+    "startedSecondsAgo": 905.0,
+    "sources": [
+        {"kind": "Service", "state": "watching", "ageSeconds": 0.0, "resourceVersion": "1203",
+         "disconnects": 0, "error": ""},
+        {"kind": "EndpointSlice", "state": "waiting", "ageSeconds": 41.0, "resourceVersion": "1199",
+         "disconnects": 3, "error": "429 Too Many Requests, again in 8 s"},
+    ],
+    "lastPlan": {"secondsAgo": 12.5, "writes": 204, "failures": 0, "error": "", "waitingSeconds": 0.0,
+                 "serviceChanges": 12, "endpointChanges": 31},
+    "problems": ["EndpointSlice shop/web-k2x: address '10.244.7.300': not an IP address; skipped"],
+    "noRoom": [],
+}  # fmt: skip
+ANSWERS = {"/v1/journal": JOURNAL, "/v1/sync": SYNC}
+
+
+def hooks(look: int) -> tuple[HookRuns, ...]:
+    """Six that run, one that does not, one that is not attached."""
+    names = ("connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "getpeername4")
+    found = [
+        HookRuns(
+            HookStatus(name, True, name != "recvmsg6", 70 + i, 30 + i, "/sys/fs/cgroup"),
+            5000 + 90 * look * (7 - i),
+            (5000 + 90 * look * (7 - i)) * (90 + 13 * i),
+        )
+        for i, name in enumerate(names)
+    ]
+    return (*found, HookRuns(HookStatus("getpeername6", False, False, 0, 0, ""), 0, 0))
+
+
+class MadeReader:
+    """Each look is a second later. `fail` makes the next ones raise."""
+
+    def __init__(self, agent: bool = True, answers: bool = True) -> None:
+        self.agent = agent
+        self.answers = answers
+        self.looks = 0
+        self.closed = False
+        self.fail: BaseException | None = None
+        self.change: Callable[[Sample], Sample] = lambda sample: sample
+
+    def look(self, needs: Needs) -> Sample:
+        if self.fail is not None:
+            raise self.fail
+        self.looks += 1
+        maps = live_maps(self.looks, self.agent)
+        sample = Sample(
+            maps, NOW + self.looks, counted(sockets(maps), needs.sockets, NOW + self.looks), OWNERS
+        )
+        sample = sample._replace(
+            processes={
+                netns: {
+                    SocketKey(one.protocol, one.source, one.source_port, one.peer, one.peer_port): (text,)
+                    for one in sockets(maps)
+                    if one.netns == netns
+                }
+                for netns, text in COMMANDS.items()
+            },
+            hooks=hooks(self.looks) if needs.hooks else (),
+        )
+        if needs.page:
+            silent = Answer(error="no agent answers at /var/lib/kubesock/agent.sock (Connection refused)")
+            answer = Answer(json.loads(json.dumps(ANSWERS[needs.page]))) if self.answers else silent
+            sample = sample._replace(answer=answer)
+        return self.change(sample)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def clock(self) -> float:
+        """A moment after the last look."""
+        return NOW + self.looks + TABLE_SECONDS
+
+
+def explained(target: str, client: str) -> str:
+    """Stands for `kubesock explain`."""
+    return f"{target} from {client or 'anywhere'}: goes to 10.244.7.10:8080 in 34.0% of the dials\n"
+
+
+def settings(reader: MadeReader, **more: Any) -> Settings:
+    """A screen that looks only when it is told to."""
+    values: dict[str, Any] = {
+        "node": "worker-1",
+        "kernel": "6.18.0",
+        "explain": explained,
+        "chosen": Remembered(),
+        "interval": 60.0,
+        "clock": reader.clock,
+        "marks": Marks(True),
+        "first": Request("services"),
+    }
+    return Settings(reader, **{**values, **more})
