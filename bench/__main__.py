@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,10 @@ def main(arguments: Sequence[str]) -> int:
         for name in names:
             try:
                 text = _measured(sandbox, name, QUICK if options.quick else FULL)
-            except (KubesockError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - one part must not cost the others' figures
                 failed.append(name)
+                if not isinstance(error, KubesockError | OSError):
+                    traceback.print_exc()
                 text = f"## {name}\n\nnot measured: {error}\n"
             print(text, flush=True)
             sections.append(text)

@@ -26,13 +26,13 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(
-    rounds=5000,
+    rounds=3000,
     services=(1, 1000, 10_000, 60_000),
     peer_services=(1000, 10_000),
     agent_sizes=((10, 10), (1000, 10), (10_000, 10)),
     starts=5,
     changes=100,
-    syncs=5,
+    syncs=3,
     blocks=160,
     idle_seconds=10.0,
 )

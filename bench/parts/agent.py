@@ -137,12 +137,14 @@ class _AgentBench:
         )
         try:
             ready = call(
-                partial(_wait_ready, agent.health_port),
+                partial(_wait_ready, agent.process.pid, agent.health_port),
                 netns=self._lab.loopback.client,
                 timeout=READY_SECONDS + 5,
             )
             if ready is None:
-                raise KubesockError(f"the agent is not ready after {READY_SECONDS:g} s\n{agent.log_tail()}")
+                raise KubesockError(
+                    f"the agent ended or is not ready after {READY_SECONDS:g} s\n{agent.log_tail()}"
+                )
             yield agent, ready - _start_of(agent.process.pid)
         finally:
             agent.stop()
@@ -182,10 +184,10 @@ class _AgentBench:
         return seconds
 
 
-def _wait_ready(port: int) -> float | None:
-    """CLOCK_BOOTTIME of the first 200 of /readyz; None: not in time."""
+def _wait_ready(pid: int, port: int) -> float | None:
+    """CLOCK_BOOTTIME of the first 200 of /readyz; None: not in time, or the agent ended."""
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and started_at(pid) is not None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
         with contextlib.suppress(OSError, http.client.HTTPException):  # not listening yet
             connection.request("GET", "/readyz")
