@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from pyagent.demo.links import Attachment
+from pyagent.demo.namespaces import attach_pods
 from pyagent.model.outcome import Outcome
 from tests.datapath.ground import Reply, endpoint_slice, service, service_cidr
 from tests.datapath.ground.asking import ASK_SECONDS, tcp_reply_on, udp_reply_on
+from tests.datapath.ground.cluster import NODE_NETWORK, InClient
 from tests.datapath.ground.dialling import (
     CONNECTING,
     WAYS,
@@ -371,28 +374,25 @@ def test_an_ipv4_address_on_an_ipv6_socket(hooks: Hooks) -> None:
     assert got.outcomes[Outcome.TRANSLATED] == 2
 
 
-def test_a_node_without_ipv6_addresses_is_served_over_ipv4(hooks: Hooks) -> None:
+def test_a_pod_without_ipv6_is_served_over_ipv4(hooks: Hooks) -> None:
     """With IPv6 switched off in a namespace its sockets still exist, and mapped addresses still work."""
+    netns = hooks.cluster.sandbox.new_namespace("ipv4-only")
+    attach_pods(
+        hooks.cluster.node.netns, [Attachment("ipv4-only", netns, ("10.244.1.30/16",), NODE_NETWORK[:1])]
+    )
 
-    def dial() -> tuple[str, Reply | str, Reply | str]:
-        switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
-        switch.write_text("1")
-        try:
-            answers = []
-            for family in (6, 46, 4):
-                way = Way("tcp", family)
-                with closing(make_socket(way)) as made:
-                    answers.append(ask_on(made, way, address_of(way, WEB), 80))
-        finally:
-            switch.write_text("0")
-        ipv6, mapped, ipv4 = answers
-        return str(ipv6), mapped, ipv4
+    def dial() -> list[str]:
+        Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+        answers = []
+        for way in (Way("tcp", 6), Way("tcp", 46), Way("tcp", 4)):
+            with closing(make_socket(way)) as made:
+                answer = ask_on(made, way, address_of(way, WEB), 80)
+                answers.append(answer.pod if isinstance(answer, Reply) else answer)
+        return answers
 
-    ipv6, mapped, ipv4 = hooks.client.of(hooks.cluster.other_client)(dial)
+    ipv6, mapped, ipv4 = InClient(netns, hooks.cgroup)(dial)
     assert ipv6 in ("EADDRNOTAVAIL", "ENETUNREACH")
-    assert isinstance(mapped, Reply)
-    assert isinstance(ipv4, Reply)
-    assert (mapped.pod, ipv4.pod) == ("a", "a")
+    assert (mapped, ipv4) == ("a", "a")
 
 
 # --- the error queue
