@@ -18,7 +18,7 @@ demo: setup ## a small cluster of network namespaces on this machine: watch Serv
 	@$(BIN)/kubesock demo
 
 test: check ## all that CI runs: make check, then every test that is not marked long (root for the kernel's)
-	@$(BIN)/python -m pytest -m 'not long'
+	@$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile
 
 check: setup ## format, lint, types, import rules, C format: under a minute
 	@build-aux/check.sh

@@ -90,7 +90,8 @@ def _plain(option: Option, value: object) -> object:
     if isinstance(value, bytes):
         return format_address(value)
     if isinstance(value, Capacities):
-        return [f"{name}={size}" for name, size in value._asdict().items()]
+        usual = Capacities()._asdict()
+        return [f"{name}={size}" for name, size in value._asdict().items() if usual[name] != size]
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return value

@@ -46,6 +46,12 @@ def _serve(**values: Any) -> None:
         cleanup(config.bpffs)
         return
 
+    if config.init_only:
+        from pyagent.kernel.mounts import ensure_bpffs
+
+        ensure_bpffs(config.bpffs)  # all that needs more than the agent itself
+        return
+
     from pyagent.agent.run import run as serve
 
     serve(config)

@@ -71,6 +71,7 @@ FLAGS = [
     ("--opt-out=on", "opt-out", "on"),
     ("--udp=connected", "udp", "connected"),
     ("--udp-grace=1h5m", "udp-grace", "1h5m0s"),
+    ("--map-sizes=backends=64", "map-sizes", "backends=64"),
     ("--udp-grace=0", "udp-grace", "0s"),
     ("--terminate-tcp", "terminate-tcp", "true"),
     ("--terminate-tcp=F", "terminate-tcp", "false"),
