@@ -27,7 +27,7 @@ from pyagent.demo.sandbox import Sandbox, remove_leftovers
 from pyagent.model.failures import KubesockError
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-PART_SECONDS = 300.0
+PART_SECONDS = 400.0
 
 PARTS: dict[str, Callable[[Lab, Scale], list[Table]]] = {
     "connect": connect.run,

@@ -29,6 +29,7 @@ CHANGED = Plan("changed", 1, 10, 10)
 
 SERVICES_PER_FILE = 100
 READY_SECONDS, CHANGE_SECONDS = 30.0, 5.0
+STARTS_SECONDS, LEAST_STARTS = 15.0, 2
 SMALL = 100  # Services, up to where the budgets of a small cluster hold
 START = {"small": 1.0, "large": 1.5}
 PSS = {"small": 60e6, "large": 120e6}
@@ -49,8 +50,8 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
     _write_manifests(folder, services, endpoints)
     kind = "small" if services <= SMALL else "large"
     bench = _AgentBench(lab, folder)
-    cold = [bench.start(pinned=False) for _ in range(scale.starts)]
-    warm = [bench.start(pinned=True) for _ in range(scale.starts)]
+    cold = bench.starts(scale.starts, pinned=False)
+    warm = bench.starts(scale.starts, pinned=True)
     rows = [
         _row("start → ready, nothing pinned", cold, START[kind]),
         _row("start → ready, pinned", warm),
@@ -75,7 +76,7 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         _row(f"`kubesock services -A`, {services + 1:,} rows", lists, LIST[kind]),
     ]
     notes = (
-        f"Starts: {scale.starts} each; nothing pinned also means an empty state directory.",
+        f"Starts: {len(cold)} and {len(warm)}; nothing pinned also means an empty state directory.",
         f"Changes: {scale.changes}, a slice of {CHANGED.endpoints} endpoints in a file of its own, renamed "
         "into place; from the start of writing it until its word is seen in the pinned map.",
         f"At rest and under changes: {scale.idle_seconds:.0f} s. PSS counts a page that other Python "
@@ -104,12 +105,16 @@ class _AgentBench:
         self._state = lab.sandbox.folder / f"state-{folder.name}"
         self._skip = 0
 
-    def start(self, pinned: bool) -> float:
-        """Seconds from the start of a process to the first 200 of its /readyz."""
-        if not pinned:
-            self.remove()
-        with self._agent() as (_, seconds):
-            return seconds
+    def starts(self, count: int, pinned: bool) -> list[float]:
+        """Seconds from the start of a process to the first 200 of its /readyz; fewer on a slow machine."""
+        found: list[float] = []
+        enough = time.monotonic() + STARTS_SECONDS
+        while len(found) < count and (len(found) < LEAST_STARTS or time.monotonic() < enough):
+            if not pinned:
+                self.remove()
+            with self._agent() as (_, seconds):
+                found.append(seconds)
+        return found
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Agent]:
