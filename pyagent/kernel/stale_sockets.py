@@ -43,7 +43,10 @@ class Destroyed(NamedTuple):
 
 
 def destroy(sockets: Iterable[Connection]) -> Destroyed:
-    """End sockets, each in its own network namespace; the application's next call fails with ECONNABORTED."""
+    """End sockets, each in its own network namespace.
+
+    The application sees ECONNABORTED from its next recv(), EDESTADDRREQ from its next send() on UDP.
+    """
     by_netns: dict[int, list[Connection]] = defaultdict(list)
     for found in sockets:
         by_netns[found.netns].append(found)
