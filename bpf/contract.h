@@ -62,7 +62,7 @@ struct frontend_key {
  * frontends, value: one u64
  *	63..32 set id, 31..0 tag of the key (frontend_tag)
  * sets: one u64
- *	63..32 first slot, 31..16 count, 15..0 generation
+ *	63..32 first slot, 31..16 count, 15..0 generation (of user space; 0: nobody's any more)
  * slots: a block is BLOCK_HEADER_WORDS words, then one word a backend
  *	word 0: 63..32 service-port id, 31..0 its incarnation
  *	word 1: 63..32 node id of the view, 31..24 view, 23..17 outcome when empty, 16..0 affinity seconds

@@ -11,6 +11,7 @@ import msgspec
 
 from pyagent.agent.audit import Audit
 from pyagent.agent.facts import Facts
+from pyagent.datapath.counter_resets import counter_resets
 from pyagent.datapath.draft import Unfit
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.plan import Plan, plan
@@ -90,7 +91,10 @@ class Programmer:
 
     def reclaim(self, freed: tuple[Freed, ...]) -> bool:
         """A grace period has ended; whether something waited for the room."""
-        for one in freed:
+        # Tickets of a state from before a restore are worthless: their ids may be somebody's again.
+        ours = [one for one in freed if one.origin is self.held]
+        self._datapath.maps.apply(counter_resets(ours, self._datapath.capacities))
+        for one in ours:
             self.held.reclaim(one)
         return bool(self.held.waiting)
 
