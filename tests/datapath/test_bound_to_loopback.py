@@ -12,7 +12,7 @@ import pytest
 from pyagent.model.outcome import Outcome
 from tests.datapath.ground import Reply, endpoint_slice, service
 from tests.datapath.ground.asking import udp_reply_on
-from tests.datapath.ground.dialling import WAYS, Way, ask_on, make_socket
+from tests.datapath.ground.dialling import WAYS, Way, ask_on, make_socket, refusal
 from tests.datapath.ground.hooks import Hooks
 from tests.datapath.ground.steps import in_steps
 
@@ -75,7 +75,7 @@ def test_an_endpoint_on_the_host_is_preferred(hooks: Hooks, way: Way) -> None:
 def test_refusals_are_the_same_for_them(hooks: Hooks, way: Way) -> None:
     hooks.serve(web(hooks))
     got = hooks.measure(lambda: ask_bound(way), hooks.client.of(hooks.cluster.node))
-    assert got.answer == "ECONNREFUSED"
+    assert got.answer == refusal()
     assert got.outcomes == {Outcome.REFUSED_NO_ENDPOINTS: 1}
 
 

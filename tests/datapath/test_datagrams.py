@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +15,7 @@ from pyagent.model.outcome import Outcome
 from tests.datapath.ground import endpoint_slice, service
 from tests.datapath.ground.asking import udp_reply_on
 from tests.datapath.ground.cluster import PORTS
-from tests.datapath.ground.dialling import Way, errno_of, make_socket
+from tests.datapath.ground.dialling import Way, errno_of, make_socket, refusal
 from tests.datapath.ground.hooks import Hooks
 from tests.datapath.ground.steps import in_steps
 
@@ -62,8 +63,9 @@ def pods_after_each_change(
 def told(made: socket.socket, target: tuple[str, int]) -> tuple[str, tuple[str, int]]:
     try:
         reply = udp_reply_on(made, target)
-    except ConnectionRefusedError:
-        return "refused", target
+    except OSError as error:
+        name = errno.errorcode[error.errno or 0]
+        return "refused" if name == refusal() else name, target
     return reply.pod, reply.peer
 
 
@@ -228,5 +230,5 @@ def test_a_service_of_tcp_alone_refuses_datagrams(hooks: Hooks) -> None:
             return errno_of(made.sendto, b"x", (both(3)[0], 80))
 
     got = hooks.measure(send)
-    assert got.answer == "ECONNREFUSED"
+    assert got.answer == refusal()
     assert got.outcomes == {Outcome.REFUSED_UNDEFINED_PORT: 1}

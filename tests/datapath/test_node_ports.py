@@ -10,7 +10,7 @@ import pytest
 
 from pyagent.model.outcome import Outcome
 from tests.datapath.ground import Reply, endpoint_slice, node, service
-from tests.datapath.ground.dialling import WAYS, Way, ask, errno_of, make_socket
+from tests.datapath.ground.dialling import WAYS, Way, ask, errno_of, make_socket, refusal
 from tests.datapath.ground.hooks import NODE_NAME, Hooks
 
 pytestmark = pytest.mark.kernel
@@ -151,7 +151,7 @@ def test_a_nodeport_goes_with_its_service(hooks: Hooks) -> None:
 def test_nodeports_without_endpoints_refuse(hooks: Hooks, way: Way) -> None:
     hooks.serve(web(hooks, {}))
     got = hooks.measure(lambda: ask(way, node_address(way, 10), NODE_PORT))
-    assert got.answer == "ECONNREFUSED"
+    assert got.answer == refusal()
     assert got.outcomes == {Outcome.REFUSED_NO_ENDPOINTS: 1}
 
 
@@ -179,7 +179,7 @@ def test_under_a_local_policy_another_node_offers_its_own_endpoints_alone(hooks:
         ]
 
     got = hooks.measure(dial)
-    assert got.answer == [{"a"}, {"b"}, {"EHOSTUNREACH"}]
+    assert got.answer == [{"a"}, {"b"}, {refusal("EHOSTUNREACH")}]
     assert got.outcomes[Outcome.REFUSED_NO_LOCAL_ENDPOINTS] == 6
 
 
@@ -195,7 +195,7 @@ def test_under_a_local_policy_the_own_node_offers_every_endpoint(hooks: Hooks) -
 def test_under_a_local_policy_nobody_anywhere_is_a_plain_refusal(hooks: Hooks, way: Way) -> None:
     hooks.serve(web(hooks, {}, externalTrafficPolicy="Local"), remote_node_ports=True)
     got = hooks.measure(lambda: ask(way, node_address(way, 20), NODE_PORT))
-    assert got.answer == "ECONNREFUSED"
+    assert got.answer == refusal()
     assert got.outcomes == {Outcome.REFUSED_NO_ENDPOINTS: 1}
 
 

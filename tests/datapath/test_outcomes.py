@@ -15,7 +15,7 @@ from pyagent.kernel.probe import PROBE_IPV4, PROBE_IPV6, PROBE_PORT
 from pyagent.model.address import parse_address
 from pyagent.model.outcome import ERRNO_OF, Outcome
 from tests.datapath.ground import Reply, endpoint_slice, service, service_cidr
-from tests.datapath.ground.dialling import WAYS, Way, ask
+from tests.datapath.ground.dialling import WAYS, Way, ask, refusal
 from tests.datapath.ground.hooks import Hooks
 
 pytestmark = pytest.mark.kernel
@@ -111,7 +111,7 @@ def test_a_service_is_translated_there_and_back(hooks: Hooks, way: Way) -> None:
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
 def test_what_is_not_served_fails_at_once_or_passes(hooks: Hooks, way: Way, row: Row) -> None:
     got = hooks.measure(lambda: ask(way, address_of(way, row.number), row.port))
-    assert got.answer == (row.seen or errno.errorcode[ERRNO_OF[row.outcome]])
+    assert got.answer == (row.seen or refusal(errno.errorcode[ERRNO_OF[row.outcome]]))
     assert got.outcomes == {row.outcome: 1}
     assert got.chosen == {}
     port = f"{row.service_port}:{way.call[0].replace('d', 'u')}/{way.protocol}"
@@ -121,7 +121,7 @@ def test_what_is_not_served_fails_at_once_or_passes(hooks: Hooks, way: Way, row:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_the_reserved_address_is_answered_by_the_hook_itself(hooks: Hooks, way: Way) -> None:
     got = hooks.measure(lambda: ask(way, way.text(PROBE_IPV4, PROBE_IPV6), PROBE_PORT))
-    assert got.answer == "EL2HLT"
+    assert got.answer == refusal("EL2HLT")
     assert got.outcomes == {Outcome.PROBED: 1}
 
 
@@ -155,5 +155,5 @@ def test_an_entry_that_belongs_to_another_key_is_never_passed_through(hooks: Hoo
         hooks.store(Put("frontends", key, word))
         hooks.held.frontends[key] = -1  # the planner knows bad tags and removes them
     got = hooks.measure(lambda: ask(way, address_of(way, number), 80))
-    assert got.answer == "EAGAIN"
+    assert got.answer == refusal("EAGAIN")
     assert got.outcomes == {Outcome.REFUSED_UNSTABLE: 1}

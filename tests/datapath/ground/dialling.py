@@ -10,6 +10,7 @@ import struct
 from contextlib import closing
 from typing import NamedTuple
 
+from pyagent.kernel.features import has_set_retval
 from tests.datapath.ground.asking import ASK_SECONDS, Reply, reply_of, tcp_reply_on
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -83,6 +84,11 @@ def ask(way: Way, address: str, port: int) -> Answer:
     """Dial on a new socket, and have an answer."""
     with closing(make_socket(way)) as made:
         return ask_on(made, way, address, port)
+
+
+def refusal(name: str = "ECONNREFUSED") -> str:
+    """How this kernel tells of a refusal with that errno: every one is EPERM before Linux 5.18."""
+    return name if has_set_retval() else "EPERM"
 
 
 def errno_of(call: object, *arguments: object) -> str:
