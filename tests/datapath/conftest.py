@@ -11,6 +11,7 @@ import pytest
 
 from pyagent.agent.state_files import PROGRAMS
 from pyagent.demo.sandbox import Sandbox, remove_leftovers
+from pyagent.kernel.program_cache import ProgramCache
 from tests.datapath.ground.agent import Agent, StartAgent
 from tests.datapath.ground.cluster import InClient, SmallCluster
 from tests.datapath.ground.hooks import Hooks
@@ -33,9 +34,12 @@ def cluster(sandbox: Sandbox) -> SmallCluster:
 
 
 @pytest.fixture(scope="session")
-def hooks(sandbox: Sandbox, cluster: SmallCluster) -> Iterator[Hooks]:
+def hooks(
+    sandbox: Sandbox, cluster: SmallCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hooks]:
     """The programs, without an agent, on a cgroup that only tests' clients are in; see `ground/hooks.py`."""
-    made = Hooks(cluster, sandbox.new_cgroup("hooks"), sandbox.bpffs / "hooks")
+    cache = ProgramCache(tmp_path_factory.mktemp("programs"))
+    made = Hooks(cluster, sandbox.new_cgroup("hooks"), sandbox.bpffs / "hooks", cache)
     yield made
     made.close()
 

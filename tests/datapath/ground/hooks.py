@@ -23,6 +23,7 @@ from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_readings import outcome_counts
+from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.address import format_endpoint, parse_address
 from pyagent.model.kube_objects import EndpointSlice, Node, Service, ServiceCIDR
@@ -69,10 +70,11 @@ class Measured(NamedTuple, Generic[T]):
 class Hooks:
     """`datapath` is attached to `cgroup`; nobody else's sockets are in there."""
 
-    def __init__(self, cluster: SmallCluster, cgroup: Path, bpffs: Path) -> None:
+    def __init__(self, cluster: SmallCluster, cgroup: Path, bpffs: Path, cache: ProgramCache) -> None:
         self.cluster = cluster
         self.cgroup = cgroup
-        self.datapath = Datapath(bpffs, cgroup, SMALL)
+        self.cache = cache
+        self.datapath = Datapath(bpffs, cgroup, SMALL, cache=cache)
         self.datapath.open()
         self.datapath.load_programs()
         self.held = HeldState(self.datapath.capacities)
