@@ -15,7 +15,7 @@ from pyagent.datapath.encoded import (
     service_address_key,
 )
 from pyagent.datapath.layout import BACKEND, BlockHeader, NodeId
-from pyagent.model.address import Family, Network, Protocol, family_of, is_loopback
+from pyagent.model.address import Family, Network, Protocol, family_of, is_loopback, parse_address
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import AddressRule
 
@@ -24,6 +24,8 @@ RULE_OUTCOMES: dict[int, Outcome] = {
     AddressRule.REFUSE_UNALLOCATED: Outcome.REFUSED_UNALLOCATED_ADDRESS,
 }
 """Every other rule passes the dial on."""
+
+_LOOPBACK_IPV4 = parse_address("127.0.0.1")
 
 
 class Candidate(NamedTuple):
@@ -86,14 +88,15 @@ def node_port_entry(
     """The key under which a dial to a node's address finds a nodePort, or None."""
     if port not in decode_bounds(maps.config).node_port:
         return None
-    node_id: int = NodeId.OWN
+    owned = address
     if is_loopback(address):
         if not in_node_namespace:
             return None
-    elif address in maps.node_addresses:
-        node_id = NODE.unpack(maps.node_addresses[address])[0]
-    else:
+        if family_of(address) is Family.IPV4:
+            owned = _LOOPBACK_IPV4  # all of 127.0.0.0/8 answers as this one does
+    if owned not in maps.node_addresses:
         return None
+    node_id: int = NODE.unpack(maps.node_addresses[owned])[0]
     key = node_port_frontend_key(family_of(address), node_id, port, protocol)
     if key in maps.frontends:
         return key

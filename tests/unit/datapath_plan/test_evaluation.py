@@ -44,7 +44,11 @@ def node() -> Node:
         parse_network("10.96.0.0/12"): AddressRule.REFUSE_UNALLOCATED,
         parse_network("10.96.0.9/32"): AddressRule.PASS,
     }
-    desired.node_addresses = {parse_address("192.168.0.1"): "", parse_address("192.168.0.2"): "n1"}
+    desired.node_addresses = {
+        parse_address("192.168.0.1"): "",
+        parse_address("192.168.0.2"): "n1",
+        parse_address("127.0.0.1"): "",
+    }
     node.change(desired.full(), complete=True)
     return node
 
@@ -66,6 +70,7 @@ def ask(node: Node, address: str, port: int, protocol: int = Protocol.TCP, insid
         ("192.168.0.2", 30002, Outcome.TRANSLATED),
         ("192.168.0.3", 30001, Outcome.NOT_A_SERVICE),
         ("127.0.0.1", 30001, Outcome.TRANSLATED),
+        ("127.8.0.1", 30001, Outcome.TRANSLATED),
         ("8.8.8.8", 53, Outcome.NOT_A_SERVICE),
         ("2001:db8::1", 80, Outcome.NOT_A_SERVICE),
         ("192.0.0.8", 1, Outcome.PROBED),
@@ -77,6 +82,13 @@ def test_a_dial_is_answered(node: Node, address: str, port: int, outcome: Outcom
 
 def test_loopback_is_the_nodes_only_in_its_own_namespace(node: Node) -> None:
     assert ask(node, "127.0.0.1", 30001, inside=False).outcome is Outcome.NOT_A_SERVICE
+
+
+def test_loopback_answers_only_where_the_operator_wants_it(node: Node) -> None:
+    """As the kernel has it with `--iptables-localhost-nodeports=false`, or ranges without loopback."""
+    del node.maps.hashes["node_addresses"][parse_address("127.0.0.1")]
+    assert ask(node, "127.0.0.1", 30001).outcome is Outcome.NOT_A_SERVICE
+    assert ask(node, "192.168.0.1", 30001).outcome is Outcome.TRANSLATED
 
 
 def test_other_protocols_pass(node: Node) -> None:
