@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from textual import events
 
 from pyagent.model.failures import KubesockError, PinsMissing
 from pyagent.view.terminal.frame import TABS
@@ -90,6 +91,17 @@ async def test_slash_filters_while_one_types_and_escape_takes_it_away(screen: Dr
     assert all("shop" not in row["service"] for row in screen.shown.rows)
     await screen.press("escape")
     assert len(screen.shown.rows) == everything
+
+
+@on_screen()
+async def test_keys_that_come_all_at_once_go_where_they_are_meant(screen: Driver) -> None:
+    for key in ("6", "enter", "s", "E", "1", "slash", *"dns"):
+        character = {"slash": "/", "enter": "\r"}.get(key, key)
+        screen.app.post_message(events.Key(key, character))
+    await screen.until(lambda: screen.app.request.pattern == "dns")
+    await screen.ready()
+    assert {row["name"] for row in screen.shown.rows} == {"kube-dns"}
+    assert screen.app.failure is None
 
 
 @on_screen()

@@ -36,7 +36,7 @@ def looks_right(
     *keys: str,
     size: tuple[int, int] = WIDE,
     reader: MadeReader | None = None,
-    looks: int = 14,
+    looks: int = 8,
     **more: Any,
 ) -> None:
     """The screen after some looks and keys is the picture that was kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import string
 import time
 from typing import Any, ClassVar
 
@@ -63,16 +64,22 @@ class TopApp(App[None]):
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
     NOTIFICATION_TIMEOUT = 2.5
+    # All with priority: these are carried out in the order in which keys come. Others first go to the widget
+    # that has the focus and come back, so of `/dns`, pasted or from a slow line, a part would get lost.
     BINDINGS: ClassVar[list[BindingType]] = [
-        *[Binding(key.key, key.action, key.label or key.help, show=False) for key in KEYS],
-        *[Binding(str(number), f"tab({number - 1})", show=False) for number in range(1, len(TABS) + 1)],
-        Binding("down,j", "move(1)", show=False),
-        Binding("up,k", "move(-1)", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", show=False),
-        Binding("home,g", "move(-1000000000)", show=False),
-        Binding("end", "move(1000000000)", show=False),
-        Binding("ctrl+c", "quit", show=False, priority=True),
+        Binding(key, action, show=False, priority=True)
+        for key, action in (
+            *((key.key, key.action) for key in KEYS),
+            *((str(number), f"tab({number - 1})") for number in range(1, len(TABS) + 1)),
+            *((letter, f"quick_sort('{letter}')") for letter in string.ascii_uppercase),
+            ("down,j", "move(1)"),
+            ("up,k", "move(-1)"),
+            ("pagedown,ctrl+f", "page(1)"),
+            ("pageup,ctrl+b", "page(-1)"),
+            ("home,g", "move(-1000000000)"),
+            ("end", "move(1000000000)"),
+            ("ctrl+c", "quit"),
+        )
     ]
 
     def __init__(self, settings: Settings) -> None:
@@ -109,7 +116,7 @@ class TopApp(App[None]):
         yield Static(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one(RowTable).focus()
+        self.screen.set_focus(self.query_one(RowTable))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Without it the process would die with the terminal in the wrong mode.
@@ -200,10 +207,8 @@ class TopApp(App[None]):
         if not self.screen_stack:
             return
         base = self.screen_stack[0]
-        row = base.query_one(RowTable).row
-        view = VIEWS[self.request.view]
-        matches = self.shown is not None and self.shown.request.view == view.key
-        lines = view.detail(row, self._marks) if row is not None and matches else []
+        row = self.row
+        lines = VIEWS[self.request.view].detail(row, self._marks) if row is not None else []
         base.query_one("#detail", Static).update(detail_text(lines, self.size.width - 4, self._marks))
 
     # Where one goes
@@ -222,7 +227,7 @@ class TopApp(App[None]):
         self._ask(self._with_sort(Request(TABS[place].key)))
 
     def action_enter(self) -> None:
-        view, row = VIEWS[self.request.view], self.query_one(RowTable).row
+        view, row = VIEWS[self.request.view], self.row
         if row is None:
             return
         if not view.enter:
@@ -246,13 +251,13 @@ class TopApp(App[None]):
         self.query_one(Prompt).open(FILTER, self.request.pattern)
 
     def on_prompt_cancelled(self, message: Prompt.Cancelled) -> None:
-        self.query_one(RowTable).focus()
+        self.screen.set_focus(self.query_one(RowTable))
         if message.mark == FILTER:
             self._ask(self.request._replace(pattern=""))
 
     def on_prompt_typed(self, message: Prompt.Typed) -> None:
         if message.done:
-            self.query_one(RowTable).focus()
+            self.screen.set_focus(self.query_one(RowTable))
         if message.mark == FILTER:
             self._ask(self.request._replace(pattern=message.text))
         elif message.done:
@@ -268,19 +273,25 @@ class TopApp(App[None]):
             views = ", ".join(view.key for view in TABS)
             self.notify(f"no view {wanted}; there are {views}", severity="warning", markup=False)
 
-    def on_key(self, event: events.Key) -> None:
-        """Shift and a letter: no bindings, for there would be 26."""
-        letter = event.character or ""
-        if not (len(letter) == 1 and letter.isascii() and letter.isupper()) or len(self.screen_stack) > 1:
-            return
-        if self.query_one(Prompt).is_open:
-            return
-        event.stop()
-        rows = self.shown.rows if self.shown is not None else []
-        current = self.request.sort or VIEWS[self.request.view].sort
-        self._sort(quick_sort(self.query_one(RowTable).shown_columns, rows, letter, current))
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """The keys of the main screen are nobody's while something is typed or open above it."""
+        if action == "quit":
+            return True
+        prompts = self.screen.query(Prompt)  # none on a screen above, and none at the very first
+        return bool(prompts) and not prompts.first().is_open
 
     # What is done with rows
+
+    @property
+    def current(self) -> Frame | None:
+        """What is shown, if it is of the view that was asked for: a moment ago it may have been another."""
+        frame = self.shown
+        return frame if frame is not None and frame.request[:2] == self.request[:2] else None
+
+    @property
+    def row(self) -> Row | None:
+        """The row under the cursor."""
+        return self.screen_stack[0].query_one(RowTable).row if self.current is not None else None
 
     def action_move(self, rows: int) -> None:
         self.query_one(RowTable).move(rows)
@@ -289,8 +300,14 @@ class TopApp(App[None]):
         table = self.query_one(RowTable)
         table.move(pages * table.page)
 
+    def action_quick_sort(self, letter: str) -> None:
+        frame = self.current
+        if frame is not None:
+            order = self.request.sort or frame.view.sort
+            self._sort(quick_sort(frame.columns, frame.rows, letter, order))
+
     def action_sort(self) -> None:
-        frame = self.shown
+        frame = self.current
         if frame is not None and frame.columns:
             descending = [is_numeric(frame.rows, one.column.field) for one in frame.columns]
             current = self.request.sort or frame.view.sort
@@ -305,7 +322,7 @@ class TopApp(App[None]):
         self._remember()
 
     def action_copy(self) -> None:
-        row = self.query_one(RowTable).row
+        row = self.row
         if row is None:
             return
         view = VIEWS[self.request.view]
@@ -318,7 +335,7 @@ class TopApp(App[None]):
         self.notify("copied the row as JSON" if again else f"copied {name}", markup=False)
 
     def action_explain(self) -> None:
-        row, explains = self.query_one(RowTable).row, VIEWS[self.request.view].explains
+        row, explains = self.row, VIEWS[self.request.view].explains
         target, client = explains(row) if row is not None and explains is not None else ("", "")
         if not target:
             self.notify(
@@ -386,6 +403,9 @@ class TopApp(App[None]):
             failed = remember(self.settings.state_file, self.settings.chosen)
             if failed:
                 self.notify(f"not remembered: {failed}", severity="warning", markup=False)
+
+    def action_leave(self) -> None:
+        self.exit()
 
     def action_help(self) -> None:
         self.push_screen(TextScreen("kubesock top", help_text(TABS, self._marks)))

@@ -41,7 +41,7 @@ KEYS = (
     Key("t", "t", "theme", "theme", "the next theme"),
     Key("colon", ":", "command", "", "go to a view by its name, as :services"),
     Key("question_mark", "?", "help", "help", "this help"),
-    Key("q", "q", "quit", "quit", "leave"),
+    Key("q", "q", "leave", "quit", "leave"),
 )
 
 MOVEMENT = (

@@ -37,10 +37,11 @@ class Prompt(Horizontal):
     def __init__(self) -> None:
         super().__init__()
         self.mark = FILTER
+        self.display = False
 
     @property
     def is_open(self) -> bool:
-        return self.has_class("open")
+        return self.display
 
     def compose(self) -> ComposeResult:
         yield Label(self.mark)
@@ -54,11 +55,11 @@ class Prompt(Horizontal):
         with self.prevent(Input.Changed):
             entry.value = text
         entry.cursor_position = len(text)
-        self.add_class("open")
-        entry.focus()
+        self.display = True
+        self.screen.set_focus(entry)  # now: keys that were pressed at once must not go elsewhere
 
     def action_cancel(self) -> None:
-        self.remove_class("open")
+        self.display = False
         self.post_message(self.Cancelled(self.mark))
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -68,5 +69,5 @@ class Prompt(Horizontal):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.remove_class("open")
+        self.display = False
         self.post_message(self.Typed(self.mark, event.value, done=True))

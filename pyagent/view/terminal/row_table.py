@@ -68,10 +68,6 @@ class RowTable(ScrollView, can_focus=True, inherit_bindings=False):
         """The row under the cursor."""
         return self._rows[self.cursor] if self.cursor < len(self._rows) else None
 
-    @property
-    def shown_columns(self) -> Sequence[Shown]:
-        return self._columns
-
     def show(self, frame: Frame, row: Row | None = None) -> None:
         """Replace all rows; the cursor follows its row.
 
