@@ -83,7 +83,7 @@ class Facts:
         self._full_syncs = Histogram(SYNC_SECONDS)
         self._partial_syncs = Histogram(SYNC_SECONDS)
         self._changes = Histogram(CHANGE_SECONDS)
-        self._network_programming = Histogram(NETWORK_PROGRAMMING_SECONDS)
+        self._network_programming = {family: Histogram(NETWORK_PROGRAMMING_SECONDS) for family in Family}
         self._reaps = Histogram(SYNC_SECONDS)
 
     def source_state(self, state: SourceState) -> None:
@@ -153,7 +153,7 @@ class Facts:
         waited: float | None = None,
         writes: int = 0,
         full: bool = False,
-        latencies: Iterable[float] = (),
+        latencies: Iterable[tuple[Family, float]] = (),
         families: Iterable[Family] | None = None,
     ) -> None:
         """A plan was carried out; it holds everything that was queued for these families.
@@ -163,7 +163,7 @@ class Facts:
             duration: seconds for computing and writing it.
             waited: seconds since the first of its changes arrived; None: not known.
             full: it was computed from everything instead of from what changed.
-            latencies: seconds since the trigger times of its EndpointSlices.
+            latencies: family, and seconds since the trigger time, of each of its EndpointSlices.
             families: those written; None: all of this node.
         """
         with self._lock:
@@ -179,8 +179,8 @@ class Facts:
             (self._full_syncs if full else self._partial_syncs).observe(duration)
             if waited is not None:
                 self._changes.observe(waited)
-            for seconds in latencies:
-                self._network_programming.observe(seconds)
+            for family, seconds in latencies:
+                self._network_programming[family].observe(seconds)
 
     def apply_failed(self, now: float, error: str) -> None:
         """A plan could not be carried out in full; what was queued still waits."""
@@ -295,7 +295,9 @@ class Facts:
                 full_syncs=self._full_syncs.copy(),
                 partial_syncs=self._partial_syncs.copy(),
                 changes=self._changes.copy(),
-                network_programming=self._network_programming.copy(),
+                network_programming={
+                    family: histogram.copy() for family, histogram in self._network_programming.items()
+                },
                 reaps=self._reaps.copy(),
             )
 

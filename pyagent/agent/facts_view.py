@@ -65,5 +65,5 @@ class View(msgspec.Struct, frozen=True):
     full_syncs: Histogram
     partial_syncs: Histogram
     changes: Histogram
-    network_programming: Histogram
+    network_programming: Mapping[Family, Histogram]
     reaps: Histogram

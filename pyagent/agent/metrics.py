@@ -114,8 +114,8 @@ def _kube_proxy_syncs(view: View) -> Iterator[Metric]:
     yield _histograms(
         "kubeproxy_network_programming_duration_seconds",
         "From the trigger time of an EndpointSlice's change to the kernel, in seconds",
-        (),
-        {(): view.network_programming},
+        ("ip_family",),
+        {(family.label,): view.network_programming[family] for family in view.families},
     )
     yield _histograms(
         "kubeproxy_conntrack_reconciler_sync_duration_seconds",

@@ -258,10 +258,10 @@ def test_what_does_not_fit_is_named(clock: Clock) -> None:
 def test_a_view_does_not_change_any_more(clock: Clock) -> None:
     facts = clock.facts()
     view = facts.view()
-    facts.applied(clock.now, duration=1, latencies=[1.0], writes=4)
+    facts.applied(clock.now, duration=1, latencies=[(Family.IPV4, 1.0)], writes=4)
     facts.answered("healthz", 200)
     facts.sockets_destroyed({Family.IPV4: 1}, 0.1)
-    assert view.partial_syncs.count == view.network_programming.count == view.reaps.count == 0
+    assert view.partial_syncs.count == view.network_programming[Family.IPV4].count == view.reaps.count == 0
     assert (view.writes, view.answers, view.sockets_destroyed[Family.IPV4]) == (0, {}, 0)
 
 

@@ -163,13 +163,15 @@ def test_a_failed_plan_is_counted_and_keeps_its_changes_pending(clock: Clock) ->
 
 def test_network_programming_latency_is_observed_for_each_slice(clock: Clock) -> None:
     facts = clock.facts()
-    facts.applied(clock.now, latencies=[0.2, 0.3, 61.0], waited=0.002)
+    latencies = [(Family.IPV4, 0.2), (Family.IPV4, 0.3), (Family.IPV4, 61.0), (Family.IPV6, 3.0)]
+    facts.applied(clock.now, latencies=latencies, waited=0.002)
     series = series_of(facts)
     name = "kubeproxy_network_programming_duration_seconds"
-    assert value(series, f"{name}_count") == 3
-    assert value(series, f"{name}_bucket", le="0.25") == 1
-    assert value(series, f"{name}_bucket", le="60") == 2
-    assert value(series, f"{name}_bucket", le="65") == 3
+    assert value(series, f"{name}_count", ip_family="IPv4") == 3
+    assert value(series, f"{name}_count", ip_family="IPv6") == 1
+    assert value(series, f"{name}_bucket", ip_family="IPv4", le="0.25") == 1
+    assert value(series, f"{name}_bucket", ip_family="IPv4", le="60") == 2
+    assert value(series, f"{name}_bucket", ip_family="IPv4", le="65") == 3
     assert value(series, "kubesock_change_duration_seconds_bucket", le="0.002") == 1
 
 
