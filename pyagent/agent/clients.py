@@ -77,16 +77,25 @@ class ClientAddressing:
         self._maps = maps
         self._tell: Callable[[ClientsChanged], None] | None = None
         self._threads: tuple[ClientWatch, UnknownClients] | None = None
+        self._own_addresses: frozenset[bytes] = frozenset()
 
     def tell(self, put: Callable[[ClientsChanged], None]) -> None:
         """Where changes go. Before `start`."""
         self._tell = put
+
+    def own_addresses(self, addresses: frozenset[bytes]) -> None:
+        """Those of the Node; by the loop's thread, before and after `start`."""
+        if addresses != self._own_addresses:
+            self._own_addresses = addresses
+            if self._threads is not None:
+                self._threads[0].prefer(addresses)
 
     def start(self) -> None:
         if self._threads is not None or self._tell is None:
             return
         put = self._tell
         watch = ClientWatch(lambda known: put(ClientsChanged(known)))
+        watch.prefer(self._own_addresses)
         self._threads = (watch, UnknownClients(self._maps, watch))
         for thread in self._threads:
             thread.start()

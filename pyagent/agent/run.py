@@ -37,6 +37,8 @@ from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted, open_api_s
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
 from pyagent.desired.nodes import Settings
+from pyagent.desired.snapshot import Snapshot
+from pyagent.desired.state import DesiredState
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_readings import outcome_counts
 from pyagent.kernel.mounts import cgroup2_root
@@ -47,6 +49,7 @@ from pyagent.model.address import Protocol as Transport
 from pyagent.model.address import is_loopback, parse_address
 from pyagent.model.failures import InvalidField
 from pyagent.model.kube_objects import SERVICE_KINDS, WORKLOAD_KINDS
+from pyagent.model.service import DesiredChange
 from pyagent.model.source_events import Source
 
 log = logging.getLogger(__name__)
@@ -103,7 +106,12 @@ def _serve(
     versions = Versions()
     journal = Journal(versions.newest)
     map_room = MapRoom(facts.tell, lambda: loop.usage)
-    loop = _loop(config, datapath, facts, in_turn(node_view, journal, map_room), reused=reused)
+
+    def name_clients(_change: DesiredChange, desired: DesiredState, _snapshot: Snapshot) -> None:
+        clients.own_addresses(desired.node.own_addresses)
+
+    after_plan = in_turn(name_clients, node_view, journal, map_room)
+    loop = _loop(config, datapath, facts, after_plan, reused=reused)
     clients.tell(loop.put)
     reaper = _reaper(config, datapath, facts, loop)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))

@@ -1,4 +1,6 @@
-"""Which addresses the network namespaces in /run/netns have, followed as they come, change and go.
+"""Which addresses the network namespaces of this node have, followed as they come, change and go.
+
+The node's own is among them from the start, those of pods are in /run/netns.
 
 Source ranges are about client addresses, but a socket that is not bound shows none in connect(): what
 it will get is the address of its namespace. A container runtime makes the namespace and its addresses
@@ -14,7 +16,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,7 @@ from pyagent.model.failures import KernelRefused
 
 log = logging.getLogger(__name__)
 NO_ADDRESS = bytes(16)
+OWN = Path("/proc/self/ns/net")  # the node's, in which the agent runs
 RETRY_SECONDS = 0.005
 FIND_SECONDS = 1.0
 RETRIES = 40
@@ -46,9 +49,12 @@ class _Followed(NamedTuple):
     changes: socket.socket
 
 
-def addresses_here() -> ClientAddresses:
-    """Of the caller's network namespace; of several the lowest, loopback left out."""
-    usable = sorted(a.address for a in node_addresses() if not is_loopback(a.address))
+def addresses_here(preferred: Collection[bytes] = ()) -> ClientAddresses:
+    """Of the caller's network namespace; of several a preferred one, else the lowest; loopback left out."""
+    usable = sorted(
+        (a.address for a in node_addresses() if not is_loopback(a.address)),
+        key=lambda address: (address not in preferred, address),
+    )
     first = {family: next((a for a in usable if family_of(a) is family), NO_ADDRESS) for family in Family}
     return ClientAddresses(first[Family.IPV4], first[Family.IPV6])
 
@@ -70,6 +76,8 @@ class ClientWatch:
         self._wake, self._woken = socket.socketpair()
         self._stopping = threading.Event()
         self._unknown: dict[int, int] = {}  # cookie -> a process there
+        self._preferred: frozenset[bytes] = frozenset()
+        self._preferred_is_new = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
 
@@ -80,6 +88,13 @@ class ClientWatch:
         self._stopping.set()
         self._wake.send(b"x")
         self._thread.join(timeout=2)
+
+    def prefer(self, addresses: frozenset[bytes]) -> None:
+        """The Node's addresses: what its own processes are known by, of all that its interfaces have."""
+        with self._lock:
+            self._preferred_is_new = self._preferred_is_new or addresses != self._preferred
+            self._preferred = addresses
+        self._wake.send(b"x")
 
     def find(self, cookie: int, pid: int) -> None:
         """A socket of this namespace was refused because nobody knows its address: look for it now.
@@ -107,6 +122,10 @@ class ClientWatch:
     def _handle(self, changed_in: list[Path]) -> None:
         if select_has_data(self._woken):
             self._woken.recv(4096)
+            with self._lock:
+                again, self._preferred_is_new = self._preferred_is_new, False
+            if again:
+                changed_in = list(self._followed)
             self._find_unknown()
         if not self._watched or self._files.read(timeout=0):
             self._rescan()
@@ -119,7 +138,7 @@ class ClientWatch:
             mask = flags.CREATE | flags.DELETE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE_SELF
             self._files.add_watch(str(RUN_NETNS), mask)
             self._watched = True
-        there = set(named())
+        there = {OWN, *named()}
         for path in self._followed.keys() - there:
             self._forget(path)
         for path in there - self._followed.keys():
@@ -131,7 +150,8 @@ class ClientWatch:
         gone = self._followed.pop(path)
         self._selector.unregister(gone.changes)
         gone.changes.close()
-        self._news = self._known.pop(gone.cookie, None) is not None or self._news
+        if all(other.cookie != gone.cookie for other in self._followed.values()):  # it may have two names
+            self._news = self._known.pop(gone.cookie, None) is not None or self._news
 
     def _refresh(self, path: Path) -> None:
         try:
@@ -140,7 +160,7 @@ class ClientWatch:
             followed = self._followed[path]
             with contextlib.suppress(OSError):  # nothing waits, or some were lost: what follows reads all
                 followed.changes.recv(RECEIVE, socket.MSG_DONTWAIT)
-            self._learn(followed.cookie, inside(path, addresses_here))
+            self._learn(followed.cookie, inside(path, self._addresses_here))
         except (OSError, KernelRefused) as error:
             self._later(path, error)
 
@@ -149,6 +169,9 @@ class ClientWatch:
         self._followed[path] = _Followed(cookie, changes)
         self._selector.register(changes, selectors.EVENT_READ, path)
         self._pending.pop(path, None)
+
+    def _addresses_here(self) -> ClientAddresses:
+        return addresses_here(self._preferred)
 
     def _later(self, path: Path, error: Exception) -> None:
         tries = self._pending.get(path, 0) + 1
@@ -187,7 +210,7 @@ class ClientWatch:
                 if inode in seen:
                     continue
                 seen.add(inode)
-                cookie, addresses = inside(path, lambda: (netns_cookie(), addresses_here()))
+                cookie, addresses = inside(path, lambda: (netns_cookie(), self._addresses_here()))
                 if wanted.pop(cookie, None) is not None:
                     self._learn(cookie, addresses)
                     self._tell()
