@@ -204,6 +204,7 @@ def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, applied: Applie
     settings = Settings(
         node_name=config.node_name,
         interface_addresses=_usable(config, node_addresses()),
+        bind_address=config.bind_address,
         node_port_ranges=config.node_port_addresses,
         remote_node_ports=config.remote_node_ports != "off",
         external_ip_cidrs=config.external_ip_cidrs,

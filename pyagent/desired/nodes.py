@@ -23,6 +23,7 @@ from pyagent.model.kube_objects import LABEL_ZONE, TAINT_TO_BE_DELETED, Node
 from pyagent.model.source_events import Problem
 
 _ADDRESS_TYPES = ("InternalIP", "ExternalIP")
+UNSPECIFIED = bytes(16)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -31,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True):
     node_name: str
     zone: str = ""  # used while the own Node object has no zone label
     interface_addresses: frozenset[bytes] = frozenset()  # of this node, loopback included
+    bind_address: bytes = UNSPECIFIED  # --bind-address: this node's first address of its family
     node_port_ranges: tuple[Network, ...] | None = None  # --nodeport-addresses; None: "primary"
     remote_node_ports: bool = False  # also translate nodePorts of other nodes
     external_ip_cidrs: tuple[Network, ...] | None = None  # spec.externalIPs allowed; None: all
@@ -93,7 +95,7 @@ def read_node(node: Node) -> NodeFacts:
 def this_node(settings: Settings, nodes: Mapping[str, NodeFacts]) -> ThisNode:
     """Where we stand, by the settings and the Node objects known now."""
     own = nodes.get(settings.node_name)
-    own_addresses = frozenset(own.addresses) if own else frozenset[bytes]()
+    own_addresses = frozenset(_named_addresses(settings, own))
     if not own_addresses:
         own_addresses = frozenset(a for a in settings.interface_addresses if not is_loopback(a))
     return ThisNode(
@@ -126,7 +128,7 @@ def answering_addresses(
         for address in addresses:
             answering.setdefault(address, name)
     own = nodes.get(settings.node_name)
-    for address in settings.interface_addresses.union(own.addresses if own else ()):
+    for address in settings.interface_addresses.union(_named_addresses(settings, own)):
         answering.pop(address, None)
     problems = [
         _doubled_address(name, address, answering.get(address, ""))
@@ -141,21 +143,29 @@ def answering_addresses(
 def own_answering_addresses(settings: Settings, own: NodeFacts | None) -> frozenset[bytes]:
     """The addresses of this node that answer on nodePorts (`--nodeport-addresses`).
 
-    "primary": of each family the Node's first internal, else external address, and loopback; a family
-    that the Node lacks answers nowhere. Without a Node object: every interface address. Ranges: the
+    "primary": of each family --bind-address, else the Node's first internal, else external address, and
+    loopback; a family without one answers nowhere. With neither: every interface address. Ranges: the
     interface addresses inside them; loopback only if they contain it. A family that no range names
     answers on all its addresses, as in kube-proxy.
     """
     interfaces = settings.interface_addresses
     ranges = settings.node_port_ranges
     if ranges is None:
-        if own is None or not own.addresses:
+        named = _named_addresses(settings, own)
+        if not named:
             return interfaces
         first: dict[Family, bytes] = {}
-        for address in own.addresses:
+        for address in named:
             first.setdefault(family_of(address), address)
         return frozenset(first.values()) | {a for a in interfaces if is_loopback(a)}
     return frozenset(a for a in interfaces if _may_answer(a, ranges))
+
+
+def _named_addresses(settings: Settings, own: NodeFacts | None) -> tuple[bytes, ...]:
+    """What the operator and the Node object call this node's addresses, the primary ones first."""
+    listed = own.addresses if own else ()
+    bound = settings.bind_address
+    return listed if is_unspecified(bound) else (bound, *listed)
 
 
 def _may_answer(address: bytes, ranges: Sequence[Network] | None) -> bool:

@@ -394,6 +394,17 @@ def test_a_family_that_the_node_lacks_answers_on_loopback_alone() -> None:
     assert set(cluster.node_addresses) == set(map(parse_address, (NODE_IP, "127.0.0.1", "::1")))
 
 
+def test_the_bind_address_is_the_primary_one_of_its_family() -> None:
+    """As kube-proxy's `--bind-address`; without a Node object the node has no other."""
+    cluster = Cluster(OWN_NODE, interface_addresses=INTERFACES, bind_address=parse_address("192.168.1.1"))
+    expected = "192.168.1.1", "2001:db8::1", "127.0.0.1", "::1"
+    assert set(cluster.node_addresses) == set(map(parse_address, expected))
+    cluster.configure(bind_address=parse_address("0.0.0.0"))
+    assert parse_address(NODE_IP) in cluster.node_addresses
+    alone = Cluster(interface_addresses=INTERFACES, bind_address=parse_address("192.168.1.1"))
+    assert set(alone.node_addresses) == set(map(parse_address, ("192.168.1.1", "127.0.0.1", "::1")))
+
+
 def test_node_addresses_are_followed_live() -> None:
     cluster = Cluster(node(NODE, NODE_IP))
     change = cluster.put(node(NODE, "192.168.0.9"))
