@@ -350,7 +350,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("--cleanup", "cleanup", _BOOL, "As `kubesock cleanup`.", _Y, default="false"),
     Option(
-        "--init-only", "init_only", _BOOL, "End at once: there is nothing to prepare.", _Y, default="false"
+        "--init-only",
+        "init_only",
+        _BOOL,
+        "Mount the BPF file system if need be, all that takes more rights than serving, and end.",
+        _Y,
+        default="false",
     ),
 )
 """The flags that do something, in the order of the help text."""

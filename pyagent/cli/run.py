@@ -29,11 +29,19 @@ def _parameter(option: Option) -> str:
     return "flag_" + option.flag.strip("-").replace("-", "_")
 
 
+def _as_typed(option: Option, text: str) -> str:
+    """Go's flags read `-v=2` as `-v 2`, click reads the value `=2`."""
+    return text.removeprefix("=") if option.short else text
+
+
 def _serve(**values: Any) -> None:
     from pyagent.agent.config import parse_run_options
 
-    flags = {_parameter(option): option.flag for option in ALL_OPTIONS}
-    given = {flags[name]: str(value) for name, value in values.items() if value is not None}
+    given = {
+        option.flag: _as_typed(option, str(values[name]))
+        for option in ALL_OPTIONS
+        if values.get(name := _parameter(option)) is not None
+    }
     config = parse_run_options(given, environ=os.environ, hostname=socket.gethostname())
     if config.write_config_to is not None:
         from pyagent.agent.effective_config import write_config

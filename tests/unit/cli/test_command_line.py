@@ -192,3 +192,11 @@ def test_the_shell_completes_no_name_where_nothing_can_be_read(tmp_path: Path) -
         COMP_CWORD="4",
     )
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("argument", [["-v=2"], ["-v2"], ["-v", "2"], ["--v=2"]], ids=" ".join)
+def test_the_verbosity_may_be_written_as_for_kube_proxy(argument: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    done = kubesock("run", *argument, "--manifests", str(tmp_path), "--write-config-to", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "verbosity: 2" in file.read_text()
