@@ -24,12 +24,12 @@ def service_facts(standing: Standing, names: Iterable[ServiceName]) -> NodeFacts
 
 
 def services_at(standing: Standing, address: bytes) -> list[ServiceName]:
-    """The Services that have an address, as ClusterIP or other frontend."""
+    """The Services that have an address, as ClusterIP or other frontend (all their ports have the same)."""
     return [
         name
         for name, view in standing.desired.views.items()
         if address in view.cluster_ips
-        or any(frontend.address == address for port in view.ports[:1] for frontend, _ in port.frontends)
+        or any(frontend.address == address for port in view.ports[:2] for frontend, _ in port.frontends)
     ]
 
 

@@ -38,6 +38,12 @@ class Loop:
             endpoint_slice(ready("10.1.0.1"), unready("10.1.0.2")),
             service("headless", "None"),
             service("broken", "10.96.0.99", externalIPs=["127.0.0.1"]),
+            service(
+                "both",
+                "10.96.0.20",
+                clusterIPs=["10.96.0.20", "fd00:96::20"],
+                externalIPs=["203.0.113.20", "2001:db8:113::20"],
+            ),
         )
         self.held = HeldState(SMALL)
         self.maps = FakeMaps()
@@ -113,6 +119,9 @@ def test_services_are_found_by_their_address(start: Start, state_dir: Path, bpff
     start()
     found = ask(state_dir, bpffs, "/v1/addresses/10.96.0.10", NodeFacts)
     assert [one.name for one in found.services] == ["web"]
+    for external in ("203.0.113.20", "2001:db8:113::20"):
+        found = ask(state_dir, bpffs, f"/v1/addresses/{external}", NodeFacts)
+        assert [one.name for one in found.services] == ["both"]
     assert ask(state_dir, bpffs, "/v1/addresses/10.96.0.11", NodeFacts).services == ()
     with pytest.raises(AgentFailed, match="not an IP address"):
         ask(state_dir, bpffs, "/v1/addresses/nonsense", NodeFacts)
