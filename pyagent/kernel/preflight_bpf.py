@@ -144,7 +144,7 @@ def _type_information() -> Iterator[Finding]:
 def _namespace_cookie() -> Iterator[Finding]:
     name, without = (
         "SO_NETNS_COOKIE",
-        "nodePorts on loopback addresses are not served; boot Linux 5.14 or later",
+        "namespaces' cookies are asked of a connect hook instead, attached to the own cgroup for a moment",
     )
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as made:
         try:
@@ -153,6 +153,15 @@ def _namespace_cookie() -> Iterator[Finding]:
             yield refusal_finding(name, False, error, without)
         else:
             yield Finding(name, State.FOUND, False, "since Linux 5.14")
+
+
+def _iterator_cookie() -> Iterator[Finding]:
+    without = "`connections` shows no cookies, and stale sockets are named by their addresses and ports alone"
+    yield feature_finding(
+        features.Feature(
+            "socket cookies in iterators", features.has_iterator_cookie(), False, "5.12", without
+        )
+    )
 
 
 def _socket_destroy() -> Iterator[Finding]:
@@ -196,6 +205,7 @@ PROBES: dict[str, Callable[[], Iterator[Finding]]] = {
     "bpf_set_retval": _set_retval,
     "bpf_ktime_get_coarse_ns": _coarse_clock,
     "BTF": _type_information,
+    "socket cookies in iterators": _iterator_cookie,
     "SO_NETNS_COOKIE": _namespace_cookie,
     "ending of stale sockets": _socket_destroy,
 }
