@@ -1,0 +1,223 @@
+"""From the results of several kernels to docs/compatibility.md.
+
+python -m tests.kernels.document --keep FILE RESULTS   what a machine wrote becomes RESULTS/SERIES.json
+python -m tests.kernels.document RESULTS PAGE          all results become the page
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Result = dict[str, Any]
+
+INTRODUCTION = """\
+# Compatibility
+
+kubesock needs Linux 5.10 or later on x86_64, with cgroup v2. What an older kernel lacks is done in another
+way, or is less in a way that has a name; `kubesock check` says which of these hold on a machine.
+
+This page is made by `make kernels`: it boots each kernel below (Debian's generic images) in a virtual
+machine, compiles and loads every program there, runs the tests of the datapath that need no agent, and keeps
+what came of it in `tests/kernels/results`. Programs are compiled without header files of the kernel.
+"""
+
+
+class Lack(NamedTuple):
+    """A feature that a kernel may lack.
+
+    Attributes:
+        name: as `kubesock check` calls it, or as the results do.
+        less: what is less without it.
+        shown: where that can be seen.
+    """
+
+    name: str
+    since: str
+    less: str
+    shown: str
+
+
+LACKS = (
+    Lack(
+        "bpf_set_retval",
+        "5.18",
+        "a refused call fails with `EPERM` instead of `ECONNREFUSED`, `EHOSTUNREACH` or `EAGAIN`;"
+        " still at once",
+        "`check`; outcomes, counters and events are the same",
+    ),
+    Lack(
+        "SO_NETNS_COOKIE",
+        "5.14",
+        "nothing: a namespace's cookie is asked of a small connect hook, attached to the agent's own cgroup"
+        " for a moment",
+        "`check`",
+    ),
+    Lack(
+        "socket cookies in iterators",
+        "5.12",
+        "a stale UDP socket is named to the kernel by its addresses and ports alone; a socket that took its"
+        " ports since then would be ended instead",
+        "`check`; `connections -o json` has `cookie` 0",
+    ),
+    Lack("bpf_ktime_get_coarse_ns", "5.11", "some nanoseconds: a more precise clock is read", "`check`"),
+    Lack(
+        "memory of BPF is charged to the cgroup",
+        "5.11",
+        "maps count as locked memory of the process; the agent raises its own limit, for which it needs"
+        " CAP_SYS_RESOURCE or an unlimited RLIMIT_MEMLOCK",
+        "`check`: locked memory",
+    ),
+    Lack(
+        "batch operations: LPM trie",
+        "5.13",
+        "such maps are read entry by entry, five times as long",
+        "`check`: batch operations on maps",
+    ),
+    Lack(
+        "BTF",
+        "CONFIG_DEBUG_INFO_BTF",
+        "no connection table; UDP sockets stay on removed backends",
+        "`check`; `connections` exits with 3 and says why",
+    ),
+    Lack(
+        "iterator over socket storage",
+        "5.9",
+        "as without BTF",
+        "`check`; `connections` exits with 3 and says why",
+    ),
+    Lack(
+        "ending of stale sockets",
+        "CONFIG_INET_DIAG_DESTROY",
+        "UDP sockets stay on removed backends until they are closed",
+        "`check`; the agent's log names each socket that lives on",
+    ),
+)
+
+
+def results_in(folder: Path) -> list[Result]:
+    """All results, by kernel."""
+    return sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=version)
+
+
+def version(result: Result) -> tuple[int, ...]:
+    """(5, 10, 262): Debian's release names do not tell the stable update, the text beside them does."""
+    built = re.search(r"Debian ([0-9.]+)", result["version"])
+    return tuple(map(int, re.findall(r"\d+", built.group(1) if built else result["release"])[:3]))
+
+
+def series(result: Result) -> str:
+    """Like 5.10."""
+    return ".".join(map(str, version(result)[:2]))
+
+
+def page(results: Sequence[Result]) -> str:
+    """The whole text."""
+    parts = [
+        INTRODUCTION,
+        _kernels(results),
+        "## What kernels have\n",
+        _features(results),
+        "## What is less without it\n",
+        _lacks(),
+        "## What the verifier looks at\n",
+        "Instructions of a program, and how many the verifier walks through to accept it (told since 5.16;"
+        " its limit is one million). A test fails if a change makes that half as much again.\n",
+        _programs(results),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _kernels(results: Sequence[Result]) -> str:
+    rows = []
+    for result in results:
+        tests = result["tests"]
+        failed = tests.get("failed", 0) + tests.get("error", 0)
+        rows.append(
+            (
+                ".".join(map(str, version(result))),
+                result["release"],
+                str(tests.get("passed", 0)),
+                str(tests.get("skipped", 0)),
+                str(failed),
+            )
+        )
+    text = _table(("kernel", "release", "tests passed", "skipped", "failed"), rows)
+    notes: dict[str, list[str]] = {}
+    for result in results:
+        for test, reason in result["reasons"].items():
+            notes.setdefault(f"`{test.split('::')[-1].split('[')[0]}`: {reason}", []).append(series(result))
+    lines = [f"* {', '.join(dict.fromkeys(where))}: {note}\n" for note, where in notes.items()]
+    return text + ("\nSkipped or failed:\n\n" + "".join(lines) if lines else "")
+
+
+def _features(results: Sequence[Result]) -> str:
+    names = list(dict.fromkeys(name for result in results for name in features(result)))
+    rows = [
+        (name, *("yes" if features(result).get(name) else "**no**" for result in results)) for name in names
+    ]
+    return _table(("", *map(series, results)), rows)
+
+
+def features(result: Result) -> dict[str, bool]:
+    """What the kernel has, by name."""
+    batches = {f"batch operations: {kind}": found for kind, found in result["batch operations"].items()}
+    charged = {"memory of BPF is charged to the cgroup": version(result)[:2] >= (5, 11)}
+    return {**dict(sorted(result["checks"].items())), **batches, **charged}
+
+
+def _lacks() -> str:
+    return _table(
+        ("feature", "since", "what is less", "where it shows"),
+        ((lack.name, lack.since, lack.less, lack.shown) for lack in LACKS),
+    )
+
+
+def _programs(results: Sequence[Result]) -> str:
+    names = sorted({name for result in results for name in result["programs"]})
+    rows = []
+    for name in names:
+        counts = [result["programs"].get(name, {}) for result in results]
+        lengths = "–".join(map(str, sorted({count["instructions"] for count in counts if count})))
+        rows.append((f"`{name}`", lengths, *(str(count.get("verified") or "–") for count in counts)))
+    return _table(("program", "instructions", *map(series, results)), rows)
+
+
+def keep(raw: Path, folder: Path) -> str:
+    """Put away what a virtual machine wrote; a summary of it.
+
+    Raises:
+        ValueError: it did not come to its end.
+    """
+    result: Result = json.loads(raw.read_bytes().rstrip(b"\0") or b"{}")
+    if not result.get("tests"):
+        raise ValueError("the tests did not come to their end")
+    path = folder / f"{series(result)}.json"
+    before = json.loads(path.read_text())["programs"] if path.exists() else {}
+    path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    changed = [name for name, count in result["programs"].items() if before.get(name, count) != count]
+    told = f"; instructions changed: {', '.join(changed)}" if changed else ""
+    return f"{result['release']}: {result['tests']}{told}"
+
+
+def main() -> None:
+    if sys.argv[1] == "--keep":
+        try:
+            print(keep(Path(sys.argv[2]), Path(sys.argv[3])))
+        except ValueError as error:
+            sys.exit(str(error))
+    else:
+        Path(sys.argv[2]).write_text(page(results_in(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
