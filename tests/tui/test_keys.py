@@ -95,8 +95,8 @@ async def test_slash_filters_while_one_types_and_escape_takes_it_away(screen: Dr
 
 @on_screen()
 async def test_keys_that_come_all_at_once_go_where_they_are_meant(screen: Driver) -> None:
-    for key in ("6", "enter", "s", "E", "1", "slash", *"dns"):
-        character = {"slash": "/", "enter": "\r"}.get(key, key)
+    for key in ("6", "enter", "s", "E", "1", "slash", *"dnsx", "backspace", "enter", "N"):
+        character = {"slash": "/", "enter": "\r", "backspace": None}.get(key, key)
         screen.app.post_message(events.Key(key, character))
     await screen.until(lambda: screen.app.request.pattern == "dns")
     await screen.ready()
@@ -109,6 +109,18 @@ async def test_a_bad_pattern_is_told_and_looked_for_as_it_stands(screen: Driver)
     await screen.press("slash", *"web(")
     assert screen.shown.rows == []
     assert "no regular expression" in screen.text("#note")
+
+
+@on_screen()
+async def test_the_line_can_be_edited_and_pasted_into(screen: Driver) -> None:
+    await screen.press("slash", *"shop x", "ctrl+w", "backspace")
+    assert screen.app.request.pattern == "sho"
+    await screen.press("ctrl+u")
+    assert screen.app.request.pattern == ""
+    screen.app.post_message(events.Paste("cart\nand more"))
+    await screen.until(lambda: screen.app.request.pattern == "cart")
+    await screen.press("enter", "j")
+    assert screen.app.request.pattern == "cart"
 
 
 @on_screen()

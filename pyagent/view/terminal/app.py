@@ -23,7 +23,7 @@ from pyagent.view.terminal.frame import TABS, VIEWS, Frame
 from pyagent.view.terminal.keys import KEYS
 from pyagent.view.terminal.layout import is_numeric
 from pyagent.view.terminal.lines import HeaderFacts, detail_text, header_text, keys_text, tabs_text
-from pyagent.view.terminal.prompt import COMMAND, FILTER, Prompt
+from pyagent.view.terminal.prompt import COMMAND, FILTER, Prompt, Typed
 from pyagent.view.terminal.remembered import remember
 from pyagent.view.terminal.row_table import RowTable, quick_sort
 from pyagent.view.terminal.sampler import FASTEST, SLOWEST, Sampler
@@ -250,18 +250,24 @@ class TopApp(App[None]):
     def action_filter(self) -> None:
         self.query_one(Prompt).open(FILTER, self.request.pattern)
 
-    def on_prompt_cancelled(self, message: Prompt.Cancelled) -> None:
-        self.screen.set_focus(self.query_one(RowTable))
-        if message.mark == FILTER:
-            self._ask(self.request._replace(pattern=""))
+    async def on_event(self, event: events.Event) -> None:
+        """Keys are the open prompt's, before anybody else sees them."""
+        prompts = self.screen.query(Prompt) if self.screen_stack else None
+        prompt = prompts.first() if prompts else None
+        if prompt is None or not prompt.is_open or not isinstance(event, events.Key | events.Paste):
+            await super().on_event(event)
+        elif isinstance(event, events.Paste):
+            self._typed(prompt, prompt.paste(event.text))
+        elif event.key == "ctrl+c":
+            self.exit()
+        else:
+            self._typed(prompt, prompt.key(event))
 
-    def on_prompt_typed(self, message: Prompt.Typed) -> None:
-        if message.done:
-            self.screen.set_focus(self.query_one(RowTable))
-        if message.mark == FILTER:
-            self._ask(self.request._replace(pattern=message.text))
-        elif message.done:
-            self._command(message.text.strip().lower())
+    def _typed(self, prompt: Prompt, what: Typed) -> None:
+        if prompt.mark == FILTER:
+            self._ask(self.request._replace(pattern="" if what is Typed.CANCELLED else prompt.text))
+        elif what is Typed.DONE:
+            self._command(prompt.text.strip().lower())
 
     def _command(self, wanted: str) -> None:
         places = [i for i, view in enumerate(TABS) if view.key.startswith(wanted)]
@@ -274,11 +280,8 @@ class TopApp(App[None]):
             self.notify(f"no view {wanted}; there are {views}", severity="warning", markup=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """The keys of the main screen are nobody's while something is typed or open above it."""
-        if action == "quit":
-            return True
-        prompts = self.screen.query(Prompt)  # none on a screen above, and none at the very first
-        return bool(prompts) and not prompts.first().is_open
+        """The keys of the main screen are nobody's while another is open above it."""
+        return action == "quit" or bool(self.screen.query(Prompt))  # there is none on a screen above
 
     # What is done with rows
 

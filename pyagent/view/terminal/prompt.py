@@ -1,73 +1,75 @@
-"""The line where a filter or a command is typed."""
+"""The line where a filter or a command is typed.
+
+Not Textual's Input: keys reach a widget through a queue of its own, so when `/dns`, Enter and `e` come at once,
+the last one would still be typed. The app hands keys to this line in the order in which they come.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from enum import Enum
 
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
-from textual.message import Message
-from textual.widgets import Input, Label
+from rich.text import Text
+from textual import events
+from textual.widgets import Static
+
+from pyagent.view.render import printable
 
 FILTER, COMMAND = "/", ":"
+LONGEST = 200
 
 
-class Prompt(Horizontal):
-    """Hidden until it is opened; Enter and Esc close it."""
+class Typed(Enum):
+    """What a key did."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", show=False)]
+    TEXT = "the text is another"
+    DONE = "Enter"
+    CANCELLED = "Esc"
+    NOTHING = "nothing"
 
-    class Typed(Message):
-        """Something was typed; `done` with Enter."""
 
-        def __init__(self, mark: str, text: str, done: bool) -> None:
-            super().__init__()
-            self.mark = mark
-            self.text = text
-            self.done = done
-
-    class Cancelled(Message):
-        """Esc."""
-
-        def __init__(self, mark: str) -> None:
-            super().__init__()
-            self.mark = mark
+class Prompt(Static):
+    """Hidden until it is opened."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mark = FILTER
+        self.text = ""
         self.display = False
 
     @property
     def is_open(self) -> bool:
         return self.display
 
-    def compose(self) -> ComposeResult:
-        yield Label(self.mark)
-        yield Input(compact=True)
-
     def open(self, mark: str, text: str = "") -> None:
         """Show it with a text to go on from."""
         self.mark = mark
-        self.query_one(Label).update(mark)
-        entry = self.query_one(Input)
-        with self.prevent(Input.Changed):
-            entry.value = text
-        entry.cursor_position = len(text)
         self.display = True
-        self.screen.set_focus(entry)  # now: keys that were pressed at once must not go elsewhere
+        self._set(text)
 
-    def action_cancel(self) -> None:
-        self.display = False
-        self.post_message(self.Cancelled(self.mark))
+    def key(self, event: events.Key) -> Typed:
+        """Take a key in; Enter and Esc close the line."""
+        if event.key in ("enter", "escape"):
+            self.display = False
+            return Typed.DONE if event.key == "enter" else Typed.CANCELLED
+        text = self.text
+        if event.key == "backspace":
+            text = text[:-1]
+        elif event.key == "ctrl+u":
+            text = ""
+        elif event.key == "ctrl+w":
+            text = text.rstrip().rpartition(" ")[0]
+        elif event.is_printable and event.character is not None:
+            text += event.character
+        return self._set(text)
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        if self.is_open:
-            self.post_message(self.Typed(self.mark, event.value, done=False))
+    def paste(self, text: str) -> Typed:
+        """Take a pasted text in, its first line."""
+        return self._set(self.text + next(iter(text.splitlines()), ""))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.display = False
-        self.post_message(self.Typed(self.mark, event.value, done=True))
+    def _set(self, text: str) -> Typed:
+        text = text[:LONGEST]
+        changed, self.text = text != self.text, text
+        shown = Text(self.mark, "bold")
+        shown.append(printable(text), "not bold")
+        self.update(shown.append(" ", "reverse"))
+        return Typed.TEXT if changed else Typed.NOTHING
