@@ -39,6 +39,7 @@ class Upkeep:
         self._clock = clock
         self._started = clock()
         self._probe_wanted = True
+        self._planned = False
 
     def run(self, planned: bool) -> None:
         """Whatever is to be done now.
@@ -49,6 +50,9 @@ class Upkeep:
         Raises:
             KubesockError: the programs cannot be attached.
         """
+        if planned and not self._planned:
+            self._planned = True
+            self.due = self._clock()
         if not self._attached and self._datapath.programs_ready and (planned or self._reused):
             self._datapath.attach()
             self._attached = True
