@@ -36,6 +36,13 @@ def starting(version: str) -> Notice:
     return Notice("Node", "Starting", "StartKubesock", f"kubesock {version} is starting", warning=False)
 
 
+def cannot_listen(server: str, where: str) -> Notice:
+    """As kube-proxy tells of its own two servers (cmd/kube-proxy/app/server.go), `health` and `metrics`."""
+    reason = "FailedToStartProxierHealthcheck" if server == "health" else "FailedToStartMetricServer"
+    text = f"{server} server cannot listen on {where}, tried again; free the port or give another address"
+    return Notice("Node", reason, "StartKubesock", text)
+
+
 def of_problem(problem: Problem, node_name: str) -> Notice | None:
     """The notice about something that cannot be used; None where no Service is to be mended."""
     if problem.kind != "Service":

@@ -10,10 +10,13 @@ import msgspec
 
 from pyagent.datapath.layout import CLIENT_ADDRESSES
 from pyagent.datapath.writes import Put, Remove, Write
+from pyagent.desired.snapshot import Snapshot
+from pyagent.desired.state import DesiredState
 from pyagent.kernel.client_watch import ClientAddresses, ClientWatch
 from pyagent.kernel.event_ring import EventRing
 from pyagent.kernel.map_set import MapSet
 from pyagent.model.outcome import Outcome
+from pyagent.model.service import DesiredChange
 
 _COOKIE = struct.Struct("=Q")
 WAIT_SECONDS = 1.0
@@ -83,8 +86,9 @@ class ClientAddressing:
         """Where changes go. Before `start`."""
         self._tell = put
 
-    def own_addresses(self, addresses: frozenset[bytes]) -> None:
-        """Those of the Node; by the loop's thread, before and after `start`."""
+    def follow(self, _change: DesiredChange, desired: DesiredState, _snapshot: Snapshot) -> None:
+        """After each plan, see `inbox.Applied`: host processes are known by the Node's addresses."""
+        addresses = desired.node.own_addresses
         if addresses != self._own_addresses:
             self._own_addresses = addresses
             if self._threads is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pyagent import __version__
-from pyagent.agent.announcer import AnnouncingFacts, MapRoom, starting
+from pyagent.agent.announcer import AnnouncingFacts, MapRoom, cannot_listen, starting
 from pyagent.agent.bind_address import BindAddress, bind
 from pyagent.agent.clients import ClientAddressing
 from pyagent.agent.config import AgentConfig
@@ -37,8 +38,6 @@ from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted, open_api_s
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
 from pyagent.desired.nodes import Settings
-from pyagent.desired.snapshot import Snapshot
-from pyagent.desired.state import DesiredState
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_readings import outcome_counts
 from pyagent.kernel.mounts import cgroup2_root
@@ -49,7 +48,6 @@ from pyagent.model.address import Protocol as Transport
 from pyagent.model.address import is_loopback, parse_address
 from pyagent.model.failures import InvalidField
 from pyagent.model.kube_objects import SERVICE_KINDS, WORKLOAD_KINDS
-from pyagent.model.service import DesiredChange
 from pyagent.model.source_events import Source
 
 log = logging.getLogger(__name__)
@@ -106,15 +104,12 @@ def _serve(
     versions = Versions()
     journal = Journal(versions.newest)
     map_room = MapRoom(facts.tell, lambda: loop.usage)
-
-    def name_clients(_change: DesiredChange, desired: DesiredState, _snapshot: Snapshot) -> None:
-        clients.own_addresses(desired.node.own_addresses)
-
-    after_plan = in_turn(name_clients, node_view, journal, map_room)
-    loop = _loop(config, datapath, facts, after_plan, reused=reused)
+    after_plan = in_turn(clients.follow, node_view, journal, map_room)
+    loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)
     clients.tell(loop.put)
     reaper = _reaper(config, datapath, facts, loop)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
+    recorders = _recorders(source, facts)
     _listen(config, servers, facts, loop, datapath)
     knowledge = Knowledge(
         loop.ask,
@@ -126,7 +121,6 @@ def _serve(
     )
     local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
     opting_out = _opting_out(config, datapath, facts, loop, clients)
-    recorders = _recorders(source, facts)
     started: list[Threaded] = []
     try:
         threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *opting_out, *recorders)
@@ -193,7 +187,14 @@ def _source(config: AgentConfig, had_objects: bool) -> Source:
     )
 
 
-def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, applied: Applied, reused: bool) -> Loop:
+def _loop(
+    config: AgentConfig,
+    datapath: Datapath,
+    facts: Facts,
+    applied: Applied,
+    protected: frozenset[bytes],
+    reused: bool,
+) -> Loop:
     features = Feature.HOST_ONLY if config.host_only else Feature(0)
     datapath.store_node(features | Feature.OPT_OUT if config.opt_out == "on" else features)
     programs: Future[None] | None = None
@@ -209,7 +210,7 @@ def _loop(config: AgentConfig, datapath: Datapath, facts: Facts, applied: Applie
         remote_node_ports=config.remote_node_ports != "off",
         external_ip_cidrs=config.external_ip_cidrs,
         service_cidrs=config.service_cidrs,
-        protected_addresses=_api_server_address(config),
+        protected_addresses=protected,
     )
     return Loop(
         datapath,
@@ -248,7 +249,7 @@ def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop) -
 def _listen(
     config: AgentConfig,
     servers: tuple[HttpServer, HttpServer],
-    facts: Facts,
+    facts: AnnouncingFacts,
     loop: Loop,
     datapath: Datapath,
 ) -> None:
@@ -269,10 +270,10 @@ def _listen(
         ),
     )
     for server, (what, where, handler) in zip(servers, pages, strict=True):
-        if where is not None:
-            server.listen_when_possible(
-                partial(bind, where), handler, f"{what} at {where}", hard_fail=config.bind_address_hard_fail
-            )
+        if where is not None and not server.listen_when_possible(
+            partial(bind, where), handler, f"{what} at {where}", hard_fail=config.bind_address_hard_fail
+        ):
+            facts.tell(cannot_listen(what, str(where)))
 
 
 def _on_signals(loop: Loop) -> None:
@@ -285,13 +286,14 @@ def _on_signals(loop: Loop) -> None:
     log.info("kubesock agent, process %d", os.getpid())
 
 
-def _api_server_address(config: AgentConfig) -> frozenset[bytes]:
-    """That of --api-server, if it is an address; those behind default/kubernetes come from the cluster."""
-    host = (config.api_server or "").rpartition(":")[0].strip("[]")
-    try:
-        return frozenset({parse_address(host)}) if host else frozenset()
-    except InvalidField:
-        return frozenset()  # a name
+def api_servers(config: AgentConfig, source: Source) -> frozenset[bytes]:
+    """Those that flag and credentials name, if by address; what is behind default/kubernetes comes later."""
+    named = [config.api_server or "", source.server if isinstance(source, ApiSource) else ""]
+    found = set()
+    for host in (text.rpartition(":")[0].strip("[]") for text in named):
+        with contextlib.suppress(InvalidField):  # a name, or nothing
+            found.add(parse_address(host))
+    return frozenset(found)
 
 
 def _usable(config: AgentConfig, found: frozenset[InterfaceAddress]) -> frozenset[bytes]:

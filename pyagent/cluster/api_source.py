@@ -24,6 +24,7 @@ from pyagent.cluster.resources import (
     nodes,
     pods_of,
 )
+from pyagent.cluster.server_address import configured_address
 from pyagent.cluster.surroundings import DEFAULT_TIMING, Figures, Surroundings, Timing
 from pyagent.model.kube_objects import Kind
 from pyagent.model.source_events import Emit, SourceEvent
@@ -108,6 +109,12 @@ class ApiSource:
         for thread in self._threads:
             # A thread that still waits for a name server is left behind: it is a daemon and can say nothing.
             thread.join(max(0.0, until - time.monotonic()))
+
+    @property
+    def server(self) -> str:
+        """HOST:PORT that the credentials name: in a pod a ClusterIP, else what nobody may take over."""
+        credentials, _ = self._access.current()
+        return "" if credentials.in_cluster else configured_address(credentials)
 
     def event_recorder(self) -> EventRecorder:
         """Tells the same cluster, over a connection of its own."""

@@ -19,8 +19,11 @@ import msgspec
 import pytest
 import yaml
 
+from pyagent.agent.config import parse_run_options
+from pyagent.agent.run import api_servers
 from pyagent.cluster.access import Access, Credentials, find_kubeconfig, load_credentials
 from pyagent.cluster.addresses import Addresses
+from pyagent.cluster.api_source import Wanted, open_api_source
 from pyagent.cluster.connection import Connection, server_names
 from pyagent.cluster.server_address import (
     FILE_NAME,
@@ -30,6 +33,7 @@ from pyagent.cluster.server_address import (
     remedy,
     remember,
 )
+from pyagent.model.address import parse_address
 from pyagent.model.failures import ClusterUnreachable, UsageError
 from pyagent.model.kube_objects import EndpointSlice
 from pyagent.model.source_events import Replaced
@@ -406,3 +410,12 @@ def test_a_proxy_of_the_kubeconfig_is_used(server: ApiServer, connect: Connect, 
 def test_a_proxy_that_is_no_http_proxy_is_a_usage_error(server: ApiServer, connect: Connect) -> None:
     with pytest.raises(UsageError, match="only http:// proxies"):
         connect(credentials_of(server, proxy="socks5://127.0.0.1:1")).get("/api/v1/nodes", 5)
+
+
+def test_the_api_server_that_a_kubeconfig_names_is_taken_over_by_nobody(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    """Also where it is a balancer's address, which is not among the endpoints of default/kubernetes."""
+    path = str(server.kubeconfig(tmp_path / "config.yaml"))
+    config = parse_run_options({"--kubeconfig": path}, environ={}, hostname="n")
+    assert api_servers(config, open_api_source(path, Wanted("n"))) == {parse_address("127.0.0.1")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyagent.agent.announcer import AnnouncingFacts, MapRoom, of_problem, of_unfit, starting
+from pyagent.agent.announcer import AnnouncingFacts, MapRoom, cannot_listen, of_problem, of_unfit, starting
 from pyagent.datapath.draft import Unfit
 from pyagent.model.address import Family, Protocol, parse_address
 from pyagent.model.notice import Notice
@@ -64,6 +64,18 @@ def test_a_health_check_port_that_cannot_listen_is_this_nodes_affair() -> None:
     assert notice is not None
     assert (notice.reason, notice.everywhere) == ("FailedToStartServiceHealthcheck", False)
     assert notice.text.startswith("node worker-1: ")
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [("health", "FailedToStartProxierHealthcheck"), ("metrics", "FailedToStartMetricServer")],
+)
+def test_a_server_that_cannot_listen_is_told_on_the_node_by_kube_proxys_reason(
+    server: str, reason: str
+) -> None:
+    notice = cannot_listen(server, "0.0.0.0:10256")
+    assert (notice.kind, notice.reason, notice.warning) == ("Node", reason, True)
+    assert "0.0.0.0:10256" in notice.text
 
 
 @pytest.mark.parametrize("kind", ["EndpointSlice", "Node", "Manifest", "ServiceCIDR", "Pod"])
