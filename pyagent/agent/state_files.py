@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 
 from pyagent.cluster.server_address import FILE_NAME
@@ -16,6 +17,19 @@ def state_files(state_dir: Path) -> list[Path]:
     single = [path for name in (FILE_NAME, SOCKET) if (path := state_dir / name).exists()]
     programs = state_dir / PROGRAMS
     return [*single, *programs.glob("*"), programs] if programs.is_dir() else single
+
+
+def is_in_use(state_dir: Path) -> bool:
+    """An agent listens there. Those of several `--bpffs` may share a machine: the folder is that one's."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(state_dir / SOCKET))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def remove_state(state_dir: Path) -> list[str]:

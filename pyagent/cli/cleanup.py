@@ -19,15 +19,19 @@ def cleanup(bpffs: Path, state_dir: Path, dry_run: bool) -> None:
 
     New connections reach no Service from then on; those that stand go on. Refuses while an agent runs.
     """
-    from pyagent.agent.state_files import remove_state, state_files
+    from pyagent.agent.state_files import is_in_use, remove_state, state_files
     from pyagent.kernel.datapath import cleanup as remove_pins
     from pyagent.kernel.datapath import pins
 
     if dry_run:
-        for path in [*pins(bpffs), *state_files(state_dir)]:
+        for path in [*pins(bpffs), *([] if is_in_use(state_dir) else state_files(state_dir))]:
             click.echo(f"would remove {path}")
         return
-    removed = [*remove_pins(bpffs), *remove_state(state_dir)]
+    removed = [str(path) for path in remove_pins(bpffs)]
+    if is_in_use(state_dir):
+        click.echo(f"kubesock: {state_dir} stays: another agent, with another --bpffs, uses it", err=True)
+    else:
+        removed += remove_state(state_dir)
     for line in removed:
         click.echo(f"removed {line}")
     if not removed:

@@ -114,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, invocation)
     except OSError as error:
         code = 3 if error.errno in (errno.EPERM, errno.EACCES) else 1
-        return _fail(f"{error}{'; run as root' if code == 3 else ''}", code, invocation)
+        where = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return _fail(f"{where}{'; run as root' if code == 3 else ''}", code, invocation)
     except Exception as error:  # noqa: BLE001  the last one to see it: shown, not swallowed
         hint = "" if invocation.verbose else "; run again with -v for the details"
         return _fail(f"unexpected {type(error).__name__}: {error}{hint}", 1, invocation)

@@ -13,7 +13,7 @@ STATE_DIR = Path("/var/lib/kubesock")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_PATH = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path, readable=False)  # the verb says who may read it, and ends with 3
 
 
 class Invocation:

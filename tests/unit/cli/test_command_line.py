@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,43 @@ def test_an_error_that_quotes_control_characters_does_not_emit_them() -> None:
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+@pytest.mark.parametrize("verb", ["services", "maps", "status", "cleanup"])
+def test_pins_that_only_root_may_read_end_with_3_and_one_line(verb: str) -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o755)
+        pins = Path(parent, "pins")
+        pins.mkdir(mode=0o700)
+        done = subprocess.run(
+            [sys.executable, "-c", ENTRY, verb, "--bpffs", str(pins)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            cwd="/",
+        )
+    if done.returncode == 1:
+        pytest.skip(f"nobody cannot read this tree: {done.stderr[-200:]}")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.lower() == f"kubesock: {pins}: permission denied; run as root\n"
+
+
+def test_cleanup_leaves_the_state_folder_of_an_agent_with_other_pins(tmp_path: Path) -> None:
+    arguments = ("cleanup", f"--bpffs={tmp_path / 'mine'}", f"--state-dir={tmp_path}")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent.sock"))
+        agent.listen()
+        assert "would remove" not in kubesock(*arguments, "--dry-run").stdout
+        done = kubesock(*arguments)
+        assert done.returncode == 0
+        assert "another agent" in done.stderr
+        assert (tmp_path / "agent.sock").exists()
+    assert f"removed {tmp_path / 'agent.sock'}" in kubesock(*arguments).stdout
 
 
 @pytest.mark.parametrize("before", [True, False])
