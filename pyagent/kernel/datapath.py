@@ -107,7 +107,7 @@ class Datapath:
         try:
             return MapSet.open(current_folder(self.bpffs), writable=True), True
         except (PinsMissing, LayoutMismatch) as reason:
-            log.info("making new maps: %s", reason)
+            log.info("making new maps: %s", str(reason).split("; ")[0])  # the remedy is one for readers
         self._remove_sets_but({self._used_folder()})
         return MapSet.create(self._new_folder(), self.capacities), False
 

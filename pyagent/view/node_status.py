@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pyagent.datapath.encoded import PROBE_FRONTENDS
 from pyagent.kernel.cgroup_paths import cgroup_path
 from pyagent.kernel.links import UNCONNECTED_UDP, LinkState, cgroup_id, effective_programs, pinned_states
 from pyagent.kernel.map_set import current_folder
@@ -119,7 +120,7 @@ def status_fields(status: NodeStatus) -> dict[str, Any]:
         "programTag": f"{live.meta.get('program_tag', 0):016x}",
         "servicePorts": len(services),
         "servicePortsWithoutBackends": sum(1 for row in services if not row["ready"] + row["terminating"]),
-        "frontends": len(live.raw.frontends),
+        "frontends": len(live.raw.frontends.keys() - set(PROBE_FRONTENDS)),
         "hooks": [
             {
                 "hook": hook.hook,

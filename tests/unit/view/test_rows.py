@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from pyagent.datapath.encoded import PROBE_FRONTENDS
 from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, NodeId, pair_word
 from pyagent.model.address import Protocol
 from pyagent.model.service import PolicyBit, ServiceType, View
@@ -11,6 +12,7 @@ from pyagent.view.affinity_table import affinity_rows
 from pyagent.view.backend_table import backend_rows
 from pyagent.view.live import AgentFacts
 from pyagent.view.map_table import nearly_full
+from pyagent.view.node_status import NodeStatus, status_fields
 from pyagent.view.service_table import matches, service_rows
 from tests.unit.view.maps_made import DRAINING, B, S, live, shop
 
@@ -53,6 +55,13 @@ def test_a_backend_in_two_sets_counts_once() -> None:
     sets = ((View.CLUSTER, 0, (both, far)), (View.LOCAL, 0, (both,)))
     (row,) = service_rows(live([shop(sets=sets, policy=PolicyBit.EXTERNAL_LOCAL)]))
     assert (row["ready"], row["chosen"], row["policy"]) == (2, 7, "ExternalLocal")
+
+
+def test_the_status_does_not_count_the_frontends_of_the_self_probe() -> None:
+    maps = live([shop()])
+    held = {**maps.raw.frontends, **dict.fromkeys(PROBE_FRONTENDS, bytes(8))}
+    status = NodeStatus("", maps._replace(raw=maps.raw._replace(frontends=held)), [], [])
+    assert status_fields(status)["frontends"] == 1
 
 
 def test_a_service_without_frontends_and_backends_is_still_listed() -> None:
