@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--manifests", type=Path, help="objects to begin with: YAML or JSON files")
     parser.add_argument("--watch-list", choices=("yes", "invalid", "refused"), default="yes")
     options = parser.parse_args()
+    options.dir.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
