@@ -1,6 +1,6 @@
 """The line where a filter or a command is typed.
 
-Not Textual's Input: keys reach a widget through a queue of its own, so when `/dns`, Enter and `e` come at once,
+Not Textual's Input: keys reach a widget through a queue of its own, so when /dns, Enter and e come at once,
 the last one would still be typed. The app hands keys to this line in the order in which they come.
 """
 
