@@ -92,7 +92,8 @@ def load_credentials(kubeconfig: str, timeout: float = CHILD_SECONDS) -> Credent
         raise ClusterUnreachable(f"{where}: cannot be loaded: {sanitized(last[0], 200)}") from None
     if "error" in answer:
         cause = sanitized(" ".join(str(answer["error"]).split()), 240)
-        raise UsageError(f"{where} cannot be used: {answer.get('type')}: {cause}")
+        remedy = "correct it, or give another with --kubeconfig"
+        raise UsageError(f"{where} cannot be used: {answer.get('type')}: {cause}; {remedy}")
     return msgspec.convert(answer, Credentials)
 
 

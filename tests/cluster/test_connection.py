@@ -136,6 +136,7 @@ def test_an_unusable_kubeconfig_is_one_line(tmp_path: Path, text: str | None, re
     with pytest.raises(UsageError, match=reason) as caught:
         load_credentials(str(path))
     assert str(path) in str(caught.value)
+    assert "--kubeconfig" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
