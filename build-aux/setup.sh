@@ -14,6 +14,11 @@ STAMP=$VENV/.setup-stamp
 DEBIAN="python3 python3-venv python3-bpfcc linux-libc-dev ca-certificates iproute2 procps util-linux"
 FEDORA="python3 python3-bcc kernel-headers ca-certificates iproute iproute-tc procps-ng util-linux"
 
+if [ "$DEV" != 0 ]; then # the screen is tested in a real terminal
+	DEBIAN="$DEBIAN tmux"
+	FEDORA="$FEDORA tmux"
+fi
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
@@ -29,7 +34,7 @@ missing_debian_packages() {
 
 what_is_missing() { # without a package manager that we know: by what it would have brought
 	local word
-	for word in ip nsenter unshare pgrep; do
+	for word in ip nsenter unshare pgrep $([ "$DEV" = 0 ] || echo tmux); do
 		command -v "$word" >/dev/null || printf '%s ' "$word"
 	done
 	[ -x "$PYTHON" ] || { printf '%s ' "$PYTHON"; return; }

@@ -94,7 +94,7 @@ def sockets(maps: LiveMaps) -> list[Connection]:
     """Some clients of some Services; two of them on a backend that is gone."""
     found = []
     rows = [row for row in backend_rows(maps) if row["namespace"] == "shop" and row["family"] == "IPv4"]
-    frontends = {one.text: one.frontends[0] for one in services(0)}
+    frontends = {one.text: one.frontends[0] for one in services(0) if "[" not in one.frontends[0]}
     for number, row in enumerate(rows):
         dialled, chosen = frontends[f"shop/{row['name']}:{row['port']}"], row["backend"]
         port = next(i for i, one in enumerate(services(0), 1) if one.frontends == (dialled,))

@@ -13,6 +13,7 @@ from pyagent.view.map_dump import KIND, dump_rows, dump_table
 from pyagent.view.map_table import MAPS, bytes_text, map_rows
 from pyagent.view.tables import Column, Row, Table
 from pyagent.view.terminal.activity import Activity
+from pyagent.view.terminal.answers import Journal, Sync
 from pyagent.view.terminal.marks import Marks
 from pyagent.view.terminal.sample import Answer, Needs, Sample
 from pyagent.view.terminal.view_kinds import Found, Request, Shown, View, fixed, rate_text
@@ -21,53 +22,10 @@ FILL_WIDTH = 14
 ENTRY_LIMIT = 10_000
 
 
-class _Entry(msgspec.Struct, rename="camel"):
-    time: float
-    service: str = ""
-    family: str = ""
-    what: str = ""
-    resource_version: str = ""
-
-
-class _Journal(msgspec.Struct):
-    entries: list[_Entry] = []
-
-
-class _Source(msgspec.Struct, rename="camel"):
-    kind: str
-    state: str = ""
-    age_seconds: float = 0.0
-    resource_version: str = ""
-    disconnects: int = 0
-    error: str = ""
-
-
-class _Plan(msgspec.Struct, rename="camel"):
-    seconds_ago: float | None = None
-    writes: int = 0
-    failures: int = 0
-    error: str = ""
-    waiting_seconds: float = 0.0
-    service_changes: int = 0
-    endpoint_changes: int = 0
-
-
-class _Sync(msgspec.Struct, rename="camel"):
-    ready: bool = False
-    not_ready_because: list[str] = []
-    healthy: bool = True
-    started_seconds_ago: float | None = None
-    sources: list[_Source] = []
-    last_plan: _Plan = msgspec.field(default_factory=_Plan)
-    problems: list[str] = []
-    no_room: list[str] = []
-    repairs: int = 0
-
-
 def _event_rows(sample: Sample, _activity: Activity, _request: Request) -> Found:
     if sample.answer.error:
         return Found([], _unanswered("the agent keeps the journal of its changes", sample.answer))
-    journal = msgspec.convert(dict(sample.answer.fields), _Journal)
+    journal = msgspec.convert(dict(sample.answer.fields), Journal)
     rows = [
         {
             "time": datetime.fromtimestamp(entry.time, UTC).isoformat(timespec="milliseconds"),
@@ -240,10 +198,10 @@ HOOKS_VIEW = View(
 def _sync_rows(sample: Sample, _activity: Activity, _request: Request) -> Found:
     if sample.answer.error:
         return Found([], _unanswered("the agent knows its sources", sample.answer))
-    return Found(list(_sync_lines(msgspec.convert(dict(sample.answer.fields), _Sync))))
+    return Found(list(_sync_lines(msgspec.convert(dict(sample.answer.fields), Sync))))
 
 
-def _sync_lines(sync: _Sync) -> Iterator[Row]:
+def _sync_lines(sync: Sync) -> Iterator[Row]:
     state = "ready" if sync.ready else "not ready"
     detail = "; ".join(sync.not_ready_because) or ("" if sync.healthy else "not healthy")
     repairs = f"{sync.repairs} repairs of hooks and pins" if sync.repairs else ""
