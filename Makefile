@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 DEV ?= 1
 
-.PHONY: help setup demo test check unit kernel-test format flags bench lock clean
+.PHONY: help setup demo test check unit kernel-test format flags bench screenshots lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ flags: setup ## write docs/flags.md from the table of flags
 bench: setup ## what a connect() and a change cost on this machine (root)
 	@build-aux/bench-packages.sh
 	@$(BIN)/python -m bench
+
+screenshots: setup ## docs/screenshots: what kubesock top looks like
+	@$(BIN)/python -m tests.tui.screenshots docs/screenshots
 
 lock: setup ## write requirements*.lock from pyproject.toml; UPGRADE=1 takes the newest versions
 	@build-aux/lock.sh
