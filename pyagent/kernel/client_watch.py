@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import inotify_simple
 
-from pyagent.kernel.network_namespaces import RUN_NETNS, inside, named, of_processes
+from pyagent.kernel.network_namespaces import RUN_NETNS, inside, named, of_processes, paths_by_inode
 from pyagent.kernel.node_addresses import GROUPS, RECEIVE, node_addresses, open_netlink
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.address import Family, family_of, is_loopback
@@ -33,6 +33,9 @@ NO_ADDRESS = bytes(16)
 OWN = Path("/proc/self/ns/net")  # the node's, in which the agent runs
 RETRY_SECONDS = 0.005
 FIND_SECONDS = 1.0
+REVIEW_SECONDS = 10.0
+"""Between two looks at the namespaces without a name, of which nothing tells that they change or go."""
+
 RETRIES = 40
 """A new file in /run/netns becomes a namespace when it is mounted over, a moment later."""
 
@@ -76,6 +79,8 @@ class ClientWatch:
         self._wake, self._woken = socket.socketpair()
         self._stopping = threading.Event()
         self._unknown: dict[int, int] = {}  # cookie -> a process there
+        self._unnamed: dict[int, int] = {}  # cookie -> inode of a namespace that was found by a process
+        self._review_at = 0.0
         self._preferred: frozenset[bytes] = frozenset()
         self._preferred_is_new = False
         self._lock = threading.Lock()
@@ -131,6 +136,8 @@ class ClientWatch:
             self._rescan()
         for path in [*self._pending, *changed_in]:
             self._refresh(path)
+        if self._unnamed and time.monotonic() >= self._review_at:
+            self._review_unnamed()
 
     def _rescan(self) -> None:
         if not self._watched and RUN_NETNS.is_dir():
@@ -212,8 +219,26 @@ class ClientWatch:
                 seen.add(inode)
                 cookie, addresses = inside(path, lambda: (netns_cookie(), self._addresses_here()))
                 if wanted.pop(cookie, None) is not None:
+                    self._unnamed[cookie] = inode
                     self._learn(cookie, addresses)
                     self._tell()
+
+    def _review_unnamed(self) -> None:
+        """Read their addresses again, and forget those that no process is in any more."""
+        paths = paths_by_inode(set(self._unnamed.values()))
+        named_now = {one.cookie for one in self._followed.values()}
+        for cookie, inode in list(self._unnamed.items()):
+            there = None
+            if inode in paths and cookie not in named_now:
+                with contextlib.suppress(OSError, KernelRefused):  # gone meanwhile
+                    there, addresses = inside(paths[inode], lambda: (netns_cookie(), self._addresses_here()))
+            if there == cookie:
+                self._learn(cookie, addresses)
+                continue
+            del self._unnamed[cookie]
+            if cookie not in named_now:
+                self._news = self._known.pop(cookie, None) is not None or self._news
+        self._review_at = time.monotonic() + REVIEW_SECONDS
 
 
 def select_has_data(one: socket.socket) -> bool:

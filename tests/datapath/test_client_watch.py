@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from pyagent.kernel import network_namespaces
+from pyagent.demo.children import wait_until
+from pyagent.demo.syscalls import unshare_network
+from pyagent.kernel import client_watch, network_namespaces
 from pyagent.kernel.client_watch import ClientAddresses, ClientWatch
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.address import format_address, parse_address
@@ -45,3 +49,31 @@ def test_the_nodes_own_processes_are_known_by_the_nodes_address(
     assert node(lambda: node_is_known_by(["172.30.0.10"])) == ["172.30.0.10", "fd44:10:244::1"]
     later = node(lambda: node_is_known_by(["172.30.0.10", "fd44:172:30::10"]))
     assert later == ["172.30.0.10", "fd44:10:244::1", "10.244.0.1", "fd44:172:30::10"]
+
+
+def test_a_namespace_without_a_name_is_found_by_its_process_and_forgotten_with_it(
+    cluster: SmallCluster, in_client: InClient
+) -> None:
+    def found_then_forgotten() -> tuple[bool, bool]:
+        client_watch.REVIEW_SECONDS = 0.05  # this is a fork
+        told: list[Mapping[int, ClientAddresses]] = []
+        reader, writer = os.pipe()
+        process = os.fork()
+        if process == 0:
+            unshare_network()
+            os.write(writer, netns_cookie().to_bytes(8, "big"))
+            signal.pause()
+        cookie = int.from_bytes(os.read(reader, 8), "big")
+        watch = ClientWatch(told.append)
+        watch.start()
+        watch.find(cookie, process)
+        found = wait_until(lambda: bool(told) and cookie in told[-1], timeout=3.0)
+        time.sleep(1.2)  # it is looked at again meanwhile
+        found = found and cookie in told[-1]
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        forgotten = wait_until(lambda: cookie not in told[-1], timeout=3.0)
+        watch.stop()
+        return found, forgotten
+
+    assert in_client.of(cluster.node)(found_then_forgotten) == (True, True)
