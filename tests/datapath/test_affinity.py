@@ -58,7 +58,8 @@ def age(hooks: Hooks, seconds: int) -> int:
     entries = hooks.datapath.maps.items("affinity")
     at = AFFINITY.offsets["last_used"]
     for key, value in entries:
-        last_used = struct.unpack_from("=Q", value, at)[0] - seconds
+        # As the programs count, in 64 bits: a machine may have started less than that ago.
+        last_used = (struct.unpack_from("=Q", value, at)[0] - seconds) % (1 << 64)
         hooks.store(Put("affinity", key, value[:at] + struct.pack("=Q", last_used) + value[at + 8 :]))
     return len(entries)
 

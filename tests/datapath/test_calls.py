@@ -234,7 +234,7 @@ def test_sctp_is_left_alone(hooks: Hooks) -> None:
     got = hooks.measure(connect)
     if str(got.answer).startswith("no SCTP"):
         pytest.skip(str(got.answer))
-    assert got.answer == "ENETUNREACH"
+    assert got.answer in ("ENETUNREACH", "timeout"), "the kernel's own word, which differs"
     assert got.outcomes == {}
 
 

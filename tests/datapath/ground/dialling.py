@@ -95,6 +95,8 @@ def errno_of(call: object, *arguments: object) -> str:
     """The errno name of a call that should fail; "" if it does not."""
     try:
         call(*arguments)  # type: ignore[operator]
+    except TimeoutError:  # Python's own has no errno
+        return "timeout"
     except OSError as error:
         return errno.errorcode[error.errno or 0]
     return ""
