@@ -6,6 +6,7 @@ A raw socket instead of pyroute2: the agent runs on every node, and that import 
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import socket
 import struct
@@ -15,6 +16,8 @@ from typing import NamedTuple
 
 from pyagent.model.address import V4_MAPPED_PREFIX, is_link_local
 
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 1.0
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -104,22 +107,31 @@ class AddressWatch:
     def stop(self) -> None:
         self._wake.send(b"x")
         self._thread.join(timeout=2)
+        for made in (self._events, self._wake, self._woken):
+            made.close()
 
     def _follow(self) -> None:
         known: frozenset[InterfaceAddress] | None = None
         self._events.setblocking(True)
         while True:
-            current = node_addresses()
-            if current != known:
-                known = current
-                self._changed(current)
-            if not self._wait():
+            patience = None
+            try:
+                current = node_addresses()
+            except OSError as error:  # no memory or descriptor now: the watch must outlive it
+                log.warning("interface addresses not read, tried again: %s", error)
+                patience = RETRY_SECONDS
+            else:
+                if current != known:
+                    known = current
+                    self._changed(current)
+            if not self._wait(patience):
                 return
 
-    def _wait(self) -> bool:
-        ready, _w, _x = select.select([self._events, self._woken], [], [])
+    def _wait(self, patience: float | None) -> bool:
+        ready, _w, _x = select.select([self._events, self._woken], [], [], patience)
         if self._woken in ready:
             return False
-        with contextlib.suppress(OSError):  # ENOBUFS: some were lost; the full read that follows makes up
-            self._events.recv(RECEIVE)
+        if ready:
+            with contextlib.suppress(OSError):  # ENOBUFS: some were lost; the full read that follows makes up
+                self._events.recv(RECEIVE)
         return True
