@@ -60,7 +60,7 @@ def bpf(command: int, attributes: ctypes.Array[ctypes.c_char] | bytearray, what:
         if result >= 0:
             return result
         error = ctypes.get_errno()
-        if error == errno.EPERM and command in _CHARGED and _lift_locked_memory():
+        if error == errno.EPERM and command in _CHARGED and lift_locked_memory():
             continue
         if error != errno.EINTR:
             raise OSError(error, f"{os.strerror(error)} ({what})")
@@ -69,7 +69,7 @@ def bpf(command: int, attributes: ctypes.Array[ctypes.c_char] | bytearray, what:
 _CHARGED = {MAP_CREATE, PROG_LOAD, BTF_LOAD}
 
 
-def _lift_locked_memory() -> bool:
+def lift_locked_memory() -> bool:
     """Raise this process's own RLIMIT_MEMLOCK; whether that changed anything.
 
     Before Linux 5.11 maps and programs count against it, and too little of it is EPERM like a lack of rights.

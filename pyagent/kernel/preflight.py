@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from pyagent.kernel.bpf_syscall import lift_locked_memory
 from pyagent.kernel.features import Feature, explain_errno, kernel_version
 from pyagent.model.failures import KubesockError
 
@@ -124,16 +125,17 @@ def _locked_memory() -> Iterator[Finding]:
     if kernel_version() >= (5, 11):
         yield Finding("locked memory", State.FOUND, True, "accounted to the cgroup, not limited by rlimit")
         return
+    lift_locked_memory()  # as the agent does, for this process alone
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if hard == resource.RLIM_INFINITY or soft == resource.RLIM_INFINITY:
-        yield Finding("locked memory", State.FOUND, True, "unlimited")
+    if soft == resource.RLIM_INFINITY:
+        yield Finding("locked memory", State.FOUND, True, "unlimited, or the agent makes it so")
     else:
         yield Finding(
             "locked memory",
             State.MISSING,
             True,
             f"limited to {hard} bytes",
-            "raise it: `ulimit -l unlimited`, in systemd LimitMEMLOCK=infinity",
+            "grant CAP_SYS_RESOURCE, or raise it: `ulimit -l unlimited`, in systemd LimitMEMLOCK=infinity",
         )
 
 

@@ -51,7 +51,7 @@ def _set_retval() -> Iterator[Finding]:
         "bpf_set_retval",
         features.has_set_retval,
         "5.18",
-        "refusals are EPERM instead of ECONNREFUSED and EHOSTUNREACH, and for TCP alone",
+        "refusals are EPERM instead of ECONNREFUSED, EHOSTUNREACH and EAGAIN",
     )
 
 
