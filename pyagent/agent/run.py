@@ -40,6 +40,7 @@ from pyagent.datapath.layout import Feature
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_readings import outcome_counts
+from pyagent.kernel.map_set import is_in_use
 from pyagent.kernel.mounts import cgroup2_root
 from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_addresses
 from pyagent.kernel.pod_cgroups import PodCgroupWatch
@@ -69,6 +70,8 @@ def run(config: AgentConfig) -> None:
         log.warning("--outside %s: this version does not serve traffic from outside", config.outside)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     _prefer_others_when_memory_ends(config.oom_score_adj)
+    # First what can be wrong about the command line: nothing is left behind then.
+    source = _source(config, had_objects=is_in_use(config.bpffs))
     cgroup = config.cgroup or cgroup2_root()
     datapath = Datapath(
         config.bpffs,
@@ -84,7 +87,7 @@ def run(config: AgentConfig) -> None:
     # Two servers: a slow scrape must not delay a health check.
     servers = HttpServer("health"), HttpServer("metrics")
     try:
-        _serve(config, datapath, facts, servers, reused=opened.reused)
+        _serve(config, source, datapath, facts, servers, reused=opened.reused)
     finally:
         for server in servers:
             server.stop()
@@ -93,12 +96,12 @@ def run(config: AgentConfig) -> None:
 
 def _serve(
     config: AgentConfig,
+    source: Source,
     datapath: Datapath,
     facts: AnnouncingFacts,
     servers: tuple[HttpServer, HttpServer],
     reused: bool,
 ) -> None:
-    source = _source(config, had_objects=reused)
     clients = ClientAddressing(datapath.maps)
     node_view = NodeView(facts, HealthCheckPorts(servers[0], facts.healthy), clients.start)
     versions = Versions()

@@ -33,6 +33,7 @@ NO_ADDRESS = bytes(16)
 OWN = Path("/proc/self/ns/net")  # the node's, in which the agent runs
 RETRY_SECONDS = 0.005
 FIND_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
 REVIEW_SECONDS = 10.0
 """Between two looks at the namespaces without a name, of which nothing tells that they change or go."""
 
@@ -112,6 +113,16 @@ class ClientWatch:
         self._wake.send(b"x")
 
     def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._watch()
+            except OSError as error:
+                log.error(
+                    "clients' addresses are not followed, tried again in %g s: %s", AGAIN_SECONDS, error
+                )
+                self._stopping.wait(AGAIN_SECONDS)
+
+    def _watch(self) -> None:
         with contextlib.closing(inotify_simple.INotify(nonblocking=True)) as files:
             self._files = files
             self._watched = False

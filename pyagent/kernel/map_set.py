@@ -250,6 +250,14 @@ def capacities_of(maps: MapSet) -> Capacities:
     )
 
 
+def is_in_use(bpffs: Path) -> bool:
+    """Whether hooks run on maps that are pinned there."""
+    try:
+        return (bpffs / CURRENT).is_symlink()
+    except PermissionError:
+        return False
+
+
 def current_folder(bpffs: Path) -> Path:
     """The set of maps that is in use.
 
