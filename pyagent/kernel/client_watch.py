@@ -123,6 +123,9 @@ class ClientWatch:
                 self._stopping.wait(AGAIN_SECONDS)
 
     def _watch(self) -> None:
+        for followed in self._followed.values():
+            followed.changes.close()
+        self._followed.clear()
         with contextlib.closing(inotify_simple.INotify(nonblocking=True)) as files:
             self._files = files
             self._watched = False
