@@ -93,20 +93,23 @@ def _shared_arrays() -> Iterator[Finding]:
 
 
 def _batches() -> Iterator[Finding]:
-    name, remedy = (
-        "batch operations on maps",
-        "entries are written one by one, which takes five times as long",
-    )
+    remedy = "entries are written one by one, which takes five times as long"
+    hash_map = MapSpec("probe", MapType.HASH, 4, 4, 8)
+    yield from _batch("batch operations on maps", hash_map, "5.6", remedy)
+    yield from _batch("batch operations: LPM trie", _SMALL["service_addresses"], "5.13", remedy)
+
+
+def _batch(name: str, spec: MapSpec, since: str, remedy: str) -> Iterator[Finding]:
     try:
-        fd = map_set._create(MapSpec("probe", MapType.HASH, 4, 4, 8))
+        fd = map_set._create(spec)
         try:
-            bpf.map_lookup_batch(fd, None, 4, 4, 8)
+            bpf.map_lookup_batch(fd, None, spec.key_size, spec.value_size, 8)
         finally:
             os.close(fd)
     except OSError as error:
         yield refusal_finding(name, False, error, remedy)
     else:
-        yield Finding(name, State.FOUND, False, "since Linux 5.6")
+        yield Finding(name, State.FOUND, False, f"since Linux {since}")
 
 
 def _cgroup_links() -> Iterator[Finding]:

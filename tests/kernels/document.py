@@ -70,13 +70,13 @@ LACKS = (
         "5.11",
         "maps count as locked memory of the process; the agent raises its own limit, for which it needs"
         " CAP_SYS_RESOURCE or an unlimited RLIMIT_MEMLOCK",
-        "`check`: locked memory",
+        "`check`, locked memory: needed",
     ),
     Lack(
         "batch operations: LPM trie",
         "5.13",
-        "such maps are read entry by entry, five times as long",
-        "`check`: batch operations on maps",
+        "ClusterIPs and source ranges are written and read one by one, which takes five times as long",
+        "`check`",
     ),
     Lack(
         "BTF",
