@@ -37,6 +37,12 @@ class ProgramsLoaded(msgspec.Struct, frozen=True):
     error: BaseException | None = None
 
 
+class Failed(msgspec.Struct, frozen=True):
+    """The agent cannot or must not go on."""
+
+    error: BaseException
+
+
 class Standing(NamedTuple):
     """The loop's state, for questions that only it can answer. Read it, keep nothing of it."""
 
@@ -62,6 +68,7 @@ InboxEvent = (
     | InterfacesChanged
     | GraceEnded
     | ProgramsLoaded
+    | Failed
     | BackendsUsed
     | ClientsChanged
     | LargerReady

@@ -20,6 +20,7 @@ from pyagent.agent.grace import GraceKeeper
 from pyagent.agent.growth import Growth, LargerReady
 from pyagent.agent.inbox import (
     Applied,
+    Failed,
     GraceEnded,
     InboxEvent,
     InterfacesChanged,
@@ -149,7 +150,8 @@ class Loop:
         """Until `stop`. What is attached stays attached.
 
         Raises:
-            KubesockError: the programs cannot be loaded or attached; nothing else ends the loop.
+            KubesockError: the programs cannot be loaded or attached, or the configuration changed; nothing
+                else ends the loop.
         """
         self._grace.start()
         try:
@@ -222,6 +224,8 @@ class Loop:
                 self._mark(self._clock())
             case GraceEnded():
                 self._dirty = self._programmer.reclaim(event.freed) or self._dirty
+            case Failed():
+                self._fatal = event.error
             case ProgramsLoaded():
                 self._fatal = event.error
             case BackendsUsed():

@@ -18,13 +18,14 @@ from pyagent.agent.announcer import AnnouncingFacts, MapRoom, cannot_listen, sta
 from pyagent.agent.bind_address import BindAddress, bind
 from pyagent.agent.clients import ClientAddressing
 from pyagent.agent.config import AgentConfig
+from pyagent.agent.config_watch import ConfigWatch
 from pyagent.agent.effective_config import configz, described
 from pyagent.agent.facts import Facts
 from pyagent.agent.health import exposition, health_pages, metrics_pages
 from pyagent.agent.health_check_ports import HealthCheckPorts
 from pyagent.agent.http_exchange import Handler
 from pyagent.agent.http_server import HttpServer
-from pyagent.agent.inbox import Applied, InterfacesChanged
+from pyagent.agent.inbox import Applied, Failed, InterfacesChanged
 from pyagent.agent.journal import Journal, Versions, in_turn
 from pyagent.agent.kernel_counters import KernelCounters
 from pyagent.agent.local_api import Knowledge, LocalApi
@@ -126,7 +127,8 @@ def _serve(
     opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
     try:
-        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *opting_out, *recorders)
+        others = (*opting_out, *recorders, *_configuration(config, loop))
+        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *others)
         for thread in threads:
             thread.start()
             started.append(thread)
@@ -138,6 +140,13 @@ def _serve(
         clients.stop()
         for thread in started:
             thread.stop()
+
+
+def _configuration(config: AgentConfig, loop: Loop) -> tuple[Threaded, ...]:
+    """A changed file ends the agent, as it ends kube-proxy."""
+    if not config.config:
+        return ()
+    return (ConfigWatch(Path(config.config), lambda error: loop.put(Failed(error))),)
 
 
 def _opting_out(
