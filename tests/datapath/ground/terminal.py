@@ -29,7 +29,10 @@ class Terminal:
         self._ended = folder / "ended"
         self._modes = folder / "modes"
         script = folder / "run.sh"
+        # tmux gives a new terminal its size a moment after the command may have started.
+        sized = f'[ "$(stty size)" = "{size[1]} {size[0]}" ]'
         script.write_text(
+            f"for i in $(seq 100); do {sized} && break; sleep 0.05; done\n"
             f"stty -a >{self._modes}.before\n{shlex.join(command)}\necho $? >{self._ended}.part\n"
             f"stty -a >{self._modes}.after\nmv {self._ended}.part {self._ended}\nexec sleep 600\n"
         )
