@@ -41,7 +41,7 @@ bench: setup ## what a connect() and a change cost on this machine (root)
 	@build-aux/bench-packages.sh
 	@$(BIN)/python -m bench
 
-kernels: setup ## old and new kernels in virtual machines, the datapath tests in each; SERIES="5.10 6.1" (Debian, root, hours)
+kernels: setup ## old and new kernels in virtual machines, the datapath tests in each; SERIES="5.10 6.1" (Debian, root, half an hour)
 	@build-aux/kernels/matrix.sh $(SERIES)
 
 screenshots: setup ## docs/screenshots: what kubesock top looks like
