@@ -37,7 +37,9 @@ class Terminal:
             f"stty -a >{self._modes}.after\nmv {self._ended}.part {self._ended}\nexec sleep 600\n"
         )
         width, height = map(str, size)
-        environment = {**os.environ, "XDG_STATE_HOME": str(folder), "LC_ALL": "C.UTF-8"}
+        # A test runner may have said how wide it is itself; programs believe that before the terminal.
+        inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        environment = {**inherited, "XDG_STATE_HOME": str(folder), "LC_ALL": "C.UTF-8"}
         self._tmux(
             "-f",
             "/dev/null",
