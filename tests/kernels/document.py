@@ -187,8 +187,14 @@ def _programs(results: Sequence[Result]) -> str:
     rows = []
     for name in names:
         counts = [result["programs"].get(name, {}) for result in results]
-        lengths = "–".join(map(str, sorted({count["instructions"] for count in counts if count})))
-        rows.append((f"`{name}`", lengths, *(str(count.get("verified") or "–") for count in counts)))
+        lengths = [count["instructions"] for count in counts if count]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{min(lengths)}–{max(lengths)}",
+                *(str(count.get("verified") or "–") for count in counts),
+            )
+        )
     return _table(("program", "instructions", *map(series, results)), rows)
 
 
