@@ -15,7 +15,7 @@ from pyagent.model.outcome import Outcome
 from tests.datapath.ground import Agent, Manifests, SmallCluster, StartAgent, endpoint_slice, service
 from tests.datapath.ground.asking import Reply
 from tests.datapath.ground.cluster import InClient, Pod
-from tests.datapath.ground.dialling import WAYS, Answer, Way, ask
+from tests.datapath.ground.dialling import WAYS, Answer, Way, ask, refusal
 from tests.datapath.ground.manifests import Object
 from tests.datapath.ground.steps import in_steps
 from tests.datapath.ground.waiting import wait_for
@@ -240,9 +240,9 @@ def test_a_pod_that_is_left_alone_is_not_refused_either(
     wait_until_left_alone(client)
     untouched = dial(client.unhooked)
     manifests.write("web", web()[:1])
-    wait_for(lambda: dial(InClient(client.netns, cgroup)), lambda a: a == "ECONNREFUSED", "a refusal")
+    wait_for(lambda: dial(InClient(client.netns, cgroup)), lambda a: a == refusal(), "a refusal")
     before = outcomes(agent)
-    assert dial(client) == untouched != "ECONNREFUSED"
+    assert dial(client) == untouched != refusal()
     assert outcomes(agent) - before == 1
 
 
