@@ -91,7 +91,6 @@ def kernel() -> dict[str, Any]:
         "release": os.uname().release,
         "version": os.uname().version,
         "checks": {name: found.state is State.FOUND for name, found in findings().items()},
-        "without": {name: found.remedy for name, found in findings().items() if found.remedy},
         "batch operations": batch_operations(),
     }
 
