@@ -94,7 +94,7 @@ def test_a_pod_reaches_itself_through_its_service(cluster: Cluster) -> None:
 def test_an_endpoint_as_client_reaches_every_endpoint_and_itself(cluster: Cluster) -> None:
     cluster.put(service("web", WEB), slices("web", cluster["a1"], cluster["b1"], cluster["a2"]))
     for name in ("a1", "a2"):
-        assert cluster.place(name).who(WEB) == {"a1", "b1", "a2"}
+        assert cluster.place(name).who(WEB, times=12) == {"a1", "b1", "a2"}
 
 
 def test_services_come_up_and_go_down_beside_each_other(cluster: Cluster) -> None:

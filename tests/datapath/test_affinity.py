@@ -82,10 +82,10 @@ def test_without_affinity_a_client_is_spread(hooks: Hooks) -> None:
 
 
 def test_each_client_has_a_backend_of_its_own(hooks: Hooks) -> None:
-    """Twelve times two clients choose among three: that both agree each time has a chance of 3^-12."""
+    """That two clients choose the same of three each time has a chance of 3^-24."""
     other = hooks.client.of(hooks.cluster.other_client)
     choices = []
-    for _ in range(12):
+    for _ in range(24):
         hooks.serve([])
         hooks.serve(web(hooks, "a", "b", "c"))
         choices.append((pod_of(hooks.client), pod_of(other)))

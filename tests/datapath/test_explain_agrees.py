@@ -59,7 +59,8 @@ from tests.datapath.ground.hooks import Hooks
 
 pytestmark = pytest.mark.kernel
 
-DIALS = 48
+DIALS = 64
+"""Enough to see every backend: that one of three stays unseen has a chance of 3·(2/3)^64."""
 """Of three backends one is missed by all of these once in 10^8 runs."""
 
 COOKIE = struct.Struct("=Q")
