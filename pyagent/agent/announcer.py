@@ -141,10 +141,10 @@ class AnnouncingFacts(Facts):
     def hooks(self, states: Iterable[tuple[str, bool]]) -> None:
         fresh = dict(states)
         super().hooks(fresh.items())
-        for name, attached in fresh.items():
-            if self._attached.get(name) and not attached:
-                text = f"{name} was detached and cannot be attached again; see the agent's log"
-                self.tell(Notice("Node", "HookDetached", "Repair", text))
+        lost = [name for name, attached in fresh.items() if self._attached.get(name) and not attached]
+        if lost:
+            text = f"{', '.join(lost)}: detached and cannot be attached again; see the agent's log"
+            self.tell(Notice("Node", "HookDetached", "Repair", text))
         self._attached = fresh
 
     def unfit(self, found: Iterable[Unfit]) -> None:

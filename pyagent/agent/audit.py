@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from typing import Literal
 
+from pyagent.agent.facts import Facts
 from pyagent.datapath.bounds import decode_bounds
 from pyagent.datapath.held import BAD_TAG, HeldState
 from pyagent.datapath.layout import CONFIG, NAME, WORD, frontend_word
 from pyagent.kernel.map_set import MapSet
 
+log = logging.getLogger(__name__)
 NUMBER = 4
 _ORDER: Literal["little"] = "little"
 
@@ -26,10 +29,11 @@ class Audit:
         self._maps = maps
         self._right: dict[str, tuple[int, bytes]] = {}
 
-    def altered(self, held: HeldState, turn: int, names: bool = False) -> list[str]:
+    def altered(self, held: HeldState, ranges: frozenset[bytes], turn: int, names: bool = False) -> list[str]:
         """The maps that are not as `held` says.
 
         Args:
+            ranges: keys that `source_ranges` should have.
             turn: counts the plans that were carried out.
             names: look at `names` too, which is large and decides nothing.
         """
@@ -41,6 +45,8 @@ class Audit:
         found = [n for n, wanted in arrays.items() if self._maps.memory(n)[: len(wanted)] != wanted]
         if decode_bounds(self._maps.memory("config")[: CONFIG.size]) != held.bounds:
             found.append("config")
+        if frozenset(key for key, _ in self._maps.items("source_ranges")) != ranges:
+            found.append("source_ranges")
         looked_at = [n for n in _WANTED if n != "names" or names]
         return found + [n for n in looked_at if self._hash_map_differs(n, held, turn)]
 
@@ -54,6 +60,13 @@ class Audit:
             return True
         self._right[name] = turn, digest
         return False
+
+
+def told_repaired(facts: Facts, *maps: str) -> None:
+    """Tell that entries of these were found changed and are made good."""
+    what = f"map {', '.join(maps)}: entries were changed from outside"
+    log.warning("repairing %s", what)
+    facts.repaired(what)
 
 
 def _frontends(held: HeldState) -> dict[bytes, bytes]:

@@ -32,13 +32,32 @@ class ClientWrites:
     """From what is known to what must be written; used by the loop's thread only."""
 
     def __init__(self, maps: MapSet) -> None:
-        self._held: dict[int, ClientAddresses] = {
+        self._maps = maps
+        self._clients: Mapping[int, ClientAddresses] | None = None
+        self._held = self._read()
+
+    def _read(self) -> dict[int, ClientAddresses]:
+        return {
             _COOKIE.unpack(key)[0]: ClientAddresses(value[:16], value[16:])
-            for key, value in maps.items("client_addresses")
+            for key, value in self._maps.items("client_addresses")
         }
+
+    def undo_others(self) -> bool:
+        """Make good what somebody else wrote; whether there was anything.
+
+        Raises:
+            KernelRefused: the map cannot be written.
+        """
+        found = self._read()
+        if found == self._held or self._clients is None:
+            return False
+        self._held = found
+        self._maps.apply(self.follow(self._clients))
+        return True
 
     def follow(self, clients: Mapping[int, ClientAddresses]) -> Iterator[Write]:
         """The writes that make the map equal to `clients`."""
+        self._clients = clients
         for cookie, addresses in clients.items():
             if self._held.get(cookie) != addresses:
                 self._held[cookie] = addresses

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
+from pyagent.agent.audit import told_repaired
 from pyagent.agent.clients import ClientsChanged, ClientWrites
 from pyagent.agent.facts import Facts
 from pyagent.agent.grace import GraceKeeper
@@ -303,11 +304,23 @@ class Loop:
         now = self._clock()
         self._audit_at = now + AUDIT_SECONDS
         whole = now >= self._whole_audit_at
-        if whole:
+        if self._programmer.audit(names=whole) and whole:
             self._whole_audit_at = now + WHOLE_AUDIT_SECONDS
-        self._programmer.audit(names=whole)
+        self._undo_others()
         full = frozenset(unfit.map for unfit in self._programmer.unfit)
         self._growth.consider(self._programmer.usage, full)
+
+    def _undo_others(self) -> None:
+        """In maps that no plan writes."""
+        undo = {"client_addresses": self._clients.undo_others, "config": self._datapath.store_node_again}
+        if self._opt_out is not None:
+            undo["opted_out"] = self._opt_out.undo_others
+        for name, undone in undo.items():
+            try:
+                if undone():
+                    told_repaired(self._facts, name)
+            except (KubesockError, OSError) as error:
+                log.error("map %s not looked after, tried again in %.0f s: %s", name, AUDIT_SECONDS, error)
 
     def _look_for_stale_sockets(self) -> None:
         if self._reaper is not None:

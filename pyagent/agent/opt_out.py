@@ -111,9 +111,20 @@ class OptOut:
         else:
             self._stale = self._failing = False
 
+    def undo_others(self) -> bool:
+        """Make good what somebody else wrote, as `write` does; whether there was anything."""
+        if self._held is None or self._stale or self._read() == self._held:
+            return False
+        self._held, self._stale = None, True
+        self.write()
+        return True
+
+    def _read(self) -> frozenset[bytes]:
+        return frozenset(key for key, _ in self._maps.items(OPTED_OUT))
+
     def _write(self) -> None:
         if self._held is None:
-            self._held = frozenset(key for key, _ in self._maps.items(OPTED_OUT))
+            self._held = self._read()
         cgroups = self._cgroups or PodCgroups({}, 0)
         wanted = entries(self._workloads.opted_out, cgroups.ids, self._clients or {})
         if not self._complete:

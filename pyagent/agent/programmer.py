@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pyagent.agent.audit import Audit
+from pyagent.agent.audit import Audit, told_repaired
 from pyagent.agent.facts import Facts
 from pyagent.datapath.counter_resets import counter_resets
 from pyagent.datapath.draft import Unfit
@@ -152,21 +152,23 @@ class Programmer:
         self._held_is_true = False
         self.retry_at = self._clock()
 
-    def audit(self, names: bool) -> None:
+    def audit(self, names: bool) -> bool:
         """Look whether the maps still are as written; if not, the next turn makes them so.
 
         Args:
             names: see `Audit.altered`.
+
+        Returns:
+            Whether it could be looked: not before a plan, nor after one that failed.
         """
         if not (self.planned and self._held_is_true):
-            return
-        altered = self._audit.altered(self.held, self._turns, names)
+            return False
+        altered = self._audit.altered(self.held, self._ranges.entries, self._turns, names)
         if altered:
-            what = f"map {', '.join(altered)}: entries were changed from outside"
-            log.warning("repairing %s", what)
-            self._facts.repaired(what)
+            told_repaired(self._facts, *altered)
             self._held_is_true = False
             self.retry_at = self._clock()
+        return True
 
     def _held_ranges(self) -> SourceRangePlan:
         entries = (key for key, _value in self._datapath.maps.items("source_ranges"))

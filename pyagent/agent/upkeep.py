@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pyagent.agent.facts import Facts
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.probe import silent_hooks
-from pyagent.model.failures import KubesockError
+from pyagent.model.failures import AgentRunning, KubesockError
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 2.0
@@ -40,6 +40,7 @@ class Upkeep:
         self._started = clock()
         self._probe_wanted = True
         self._planned = False
+        self._failure = ""
 
     def run(self, planned: bool) -> None:
         """Whatever is to be done now.
@@ -48,7 +49,7 @@ class Upkeep:
             planned: the maps were filled: new ones may be attached, and the self-probe finds its frontends.
 
         Raises:
-            KubesockError: the programs cannot be attached.
+            KubesockError: the programs cannot be attached, or another agent has our folder.
         """
         if planned and not self._planned:
             self._planned = True
@@ -67,11 +68,18 @@ class Upkeep:
         repaired: list[str] = []
         try:
             repaired = self._datapath.repair()
+        except AgentRunning:
+            raise
         except (KubesockError, OSError) as error:
-            log.error("hooks not repaired, tried again in %.0f s: %s", EVERY_SECONDS, error)
+            if str(error) != self._failure:
+                log.error("hooks and pins not repaired, tried again every %.0f s: %s", EVERY_SECONDS, error)
+            self._failure = str(error)
+        else:
+            self._failure = ""
         for line in repaired:
             log.warning("repaired %s", line)
-            self._facts.repaired(line)
+        if repaired:
+            self._facts.repaired("; ".join(repaired))
         self._facts.hooks([(s.hook.name.lower(), s.attached) for s in self._datapath.link_states()])
         if planned and (self._probe_wanted or repaired):
             self._probe()

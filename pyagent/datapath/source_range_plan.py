@@ -40,6 +40,11 @@ class SourceRangePlan:
         self._capacity = capacity
         self._of_port: dict[ServicePortKey, frozenset[bytes]] = {}
 
+    @property
+    def entries(self) -> frozenset[bytes]:
+        """Keys that the map has once the last plan is carried out."""
+        return frozenset(self._entries)
+
     def plan(
         self,
         ports: Mapping[ServicePortKey, ServicePort | None],

@@ -32,6 +32,14 @@ class BpffsLock:
                 f"{then and f', then {then}'}, or give another --bpffs"
             ) from None
 
+    def is_of(self, folder: Path) -> bool:
+        """Whether what is at this path now is what was locked: no other mount, no folder made anew."""
+        try:
+            there = folder.stat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._fd))
+
     def close(self) -> None:
         os.close(self._fd)
 

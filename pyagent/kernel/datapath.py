@@ -29,13 +29,14 @@ from pyagent.kernel.links import (
 )
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_copy import copy_contents
+from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.failures import LayoutMismatch, PinsMissing
 
-LINKS, FOLLOWING = "links", "next"
+LINKS = "links"
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Datapath:
         self.cache = cache
         self._programs: dict[Hook, int] = {}
         self._connections: int | None = None
+        self._node: tuple[Store, ...] = ()
 
     def open(self) -> Opened:
         """Take the lock and open the pinned maps, or make new ones. Nothing is attached or written.
@@ -154,11 +156,7 @@ class Datapath:
 
     def _use(self, folder: Path) -> None:
         """Readers find these maps from now on; all others go."""
-        if self._used_folder() != folder.name:
-            following = self.bpffs / FOLLOWING
-            following.unlink(missing_ok=True)
-            following.symlink_to(folder.name)
-            following.replace(self.bpffs / CURRENT)
+        point_to(self.bpffs / CURRENT, folder.name)
         self._remove_sets_but({folder.name})
 
     def larger(self, capacities: Capacities) -> Larger:
@@ -216,12 +214,19 @@ class Datapath:
     def store_node(self, features: int) -> None:
         """Tell the programs which network namespace is the node's, and which features are on."""
         offsets = CONFIG.offsets
-        self.maps.apply(
-            [
-                Store("config", offsets["node_netns"], struct.pack("=Q", netns_cookie())),
-                Store("config", offsets["features"], struct.pack("=I", features)),
-            ]
+        self._node = (
+            Store("config", offsets["node_netns"], struct.pack("=Q", netns_cookie())),
+            Store("config", offsets["features"], struct.pack("=I", features)),
         )
+        self.maps.apply(self._node)
+
+    def store_node_again(self) -> bool:
+        """Make good what somebody else wrote over what `store_node` told; whether there was anything."""
+        memory = self.maps.memory("config")
+        if all(memory[s.offset : s.offset + len(s.data)] == s.data for s in self._node):
+            return False
+        self.maps.apply(self._node)
+        return True
 
     def open_connections(self) -> int:
         """The link of the connection table, loaded and pinned for readers; once, from any one thread.
@@ -253,34 +258,44 @@ class Datapath:
 
         Returns:
             One line for each thing that had to be repaired.
+
+        Raises:
+            AgentRunning: the folder was lost, and another agent has it by now.
         """
-        repaired = [
-            f"{program_name(s.hook)}: {'its pin was gone' if s.attached else 'it was detached'}"
-            for s in self.links.states()
-            if not (s.attached and s.pinned)
-        ]
+        if not self._lock.is_of(self.bpffs):
+            ensure_bpffs(self.bpffs)
+            lost, self._lock = self._lock, BpffsLock(self.bpffs)
+            lost.close()
+            self.links.point_to(self._programs)
+            self._repair_pins()
+            return [f"{self.bpffs}: the folder or its file system was gone, all pins with it"]
+        faults = {s.hook: self._fault(s) for s in self.link_states()}
+        repaired = [f"{program_name(hook)}: {fault}" for hook, fault in faults.items() if fault]
         if repaired:
             self.links.point_to(self._programs)
-        return repaired + self._repair_map_pins()
+        return repaired + self._repair_pins()
 
-    def _repair_map_pins(self) -> list[str]:
-        lost = [name for name in self.maps.specs if not (self.maps.folder / name).exists()]
-        if lost or not (self.bpffs / CURRENT).is_symlink():
-            ensure_bpffs(self.bpffs)
-            self.maps.folder.mkdir(mode=0o700, exist_ok=True)
-            for name in lost:
-                bpf.obj_pin(self.maps.fd(name), str(self.maps.folder / name))
-            if not (self.bpffs / CURRENT).is_symlink():
-                (self.bpffs / CURRENT).symlink_to(self.maps.folder.name)
-                lost.append(CURRENT)
-        repaired = [f"map {name}: its pin was gone" for name in lost]
+    def _fault(self, link: LinkState) -> str:
+        if not link.attached:
+            return "it was detached"
+        if link.program_id != bpf.program_info(self._programs[link.hook]).id:
+            return "it ran a program of somebody else"
+        return "" if link.pinned else "its pin was gone"
+
+    def _repair_pins(self) -> list[str]:
+        repaired = [f"map {name}: its pin was gone" for name in pin_again(self.maps)]
+        if point_to(self.bpffs / CURRENT, self.maps.folder.name):
+            repaired.append("map current: its pin was gone")
         if self._connections is not None and not (self.maps.folder / connections.PIN).exists():
             connections.pin(self._connections, self.maps.folder)
             repaired.append("connection table: its pin was gone")
         return repaired
 
     def link_states(self) -> list[LinkState]:
-        return self.links.states()
+        """How the hooks stand that have a link, or should have one."""
+        found = self.links.states()
+        missing = self._programs.keys() - {state.hook for state in found}
+        return found + [LinkState(hook, attached=False) for hook in sorted(missing)]
 
     def close(self) -> None:
         """Let go; everything pinned goes on serving."""

@@ -114,16 +114,23 @@ class Links:
         self._pin(hook)
 
     def _pin(self, hook: Hook) -> None:
+        if self._is_pinned(hook):
+            return
         pin = self._folder / program_name(hook)
-        if pin.exists():
-            pinned = bpf.obj_get(str(pin))
-            same = bpf.link_info(pinned).id == bpf.link_info(self._fds[hook]).id
-            os.close(pinned)
-            if same:
-                return
-            pin.unlink()
+        pin.unlink(missing_ok=True)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         bpf.obj_pin(self._fds[hook], str(pin))
+
+    def _is_pinned(self, hook: Hook) -> bool:
+        """Whether the pin is there and is this very link, not one that somebody put in its place."""
+        try:
+            pinned = bpf.obj_get(str(self._folder / program_name(hook)))
+        except OSError:
+            return False
+        try:
+            return bpf.link_info(pinned) == bpf.link_info(self._fds[hook])
+        finally:
+            os.close(pinned)
 
     def detach(self, hook: Hook) -> None:
         """Take one hook away: pin and link."""
@@ -134,12 +141,15 @@ class Links:
 
     def states(self) -> list[LinkState]:
         """How each held link stands now; a link whose cgroup died or that was detached is not attached."""
-        wanted = cgroup_id(self._cgroup)
+        try:
+            wanted = cgroup_id(self._cgroup)
+        except FileNotFoundError:
+            wanted = -1  # gone; it may be made again
         found = []
         for hook, fd in self._fds.items():
             info = bpf.link_info(fd)
-            pinned = (self._folder / program_name(hook)).exists()
             attached = info.cgroup_id == wanted and info.program_id != 0
+            pinned = self._is_pinned(hook)
             found.append(LinkState(hook, attached, info.program_id, info.id, info.cgroup_id, pinned))
         return found
 

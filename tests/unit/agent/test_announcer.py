@@ -102,10 +102,10 @@ def test_a_repair_is_told_and_counted(facts: AnnouncingFacts, told: list[Notice]
 def test_a_hook_that_stays_detached_is_told_when_it_goes(facts: AnnouncingFacts, told: list[Notice]) -> None:
     facts.hooks([("connect4", False)])
     assert told == []  # it was never there
-    facts.hooks([("connect4", True)])
-    facts.hooks([("connect4", False)])
-    facts.hooks([("connect4", False)])
-    assert [(n.reason, n.text.split()[0]) for n in told] == [("HookDetached", "connect4")]
+    facts.hooks([("connect4", True), ("connect6", True)])
+    facts.hooks([("connect4", False), ("connect6", False)])
+    facts.hooks([("connect4", False), ("connect6", False)])
+    assert [(n.reason, n.text.split(":")[0]) for n in told] == [("HookDetached", "connect4, connect6")]
 
 
 def test_what_has_no_room_is_told_by_map_and_by_service(facts: AnnouncingFacts, told: list[Notice]) -> None:

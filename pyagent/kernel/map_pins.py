@@ -1,0 +1,50 @@
+"""The pins of a set of maps, looked after: readers and the next agent find the maps by them alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel.map_set import MapSet
+
+FOLLOWING = "next"
+
+
+def pin_again(maps: MapSet) -> list[str]:
+    """Pin maps whose pin is gone, or is another map's; their names.
+
+    Raises:
+        OSError: a pin cannot be made.
+    """
+    lost = [name for name in maps.specs if not _is_pinned(maps, name)]
+    if lost:
+        maps.folder.mkdir(mode=0o700, exist_ok=True)
+    for name in lost:
+        path = maps.folder / name
+        path.unlink(missing_ok=True)
+        bpf.obj_pin(maps.fd(name), str(path))
+        path.chmod(0o600)
+    return lost
+
+
+def _is_pinned(maps: MapSet, name: str) -> bool:
+    try:
+        fd = bpf.obj_get(str(maps.folder / name))
+    except OSError:
+        return False
+    try:
+        return bpf.map_info(fd) == bpf.map_info(maps.fd(name))
+    finally:
+        os.close(fd)
+
+
+def point_to(link: Path, name: str) -> bool:
+    """Make a symbolic link lead to `name`, in one step for whoever follows it; whether it did not before."""
+    if link.is_symlink() and str(link.readlink()) == name:
+        return False
+    following = link.with_name(FOLLOWING)
+    following.unlink(missing_ok=True)
+    following.symlink_to(name)
+    following.replace(link)
+    return True
