@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 DEV ?= 1
 
-.PHONY: help setup demo test check unit kernel-test format flags bench screenshots lock clean
+.PHONY: help setup demo test check unit kernel-test format flags bench kernels install uninstall image screenshots lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,15 @@ bench: setup ## what a connect() and a change cost on this machine (root)
 
 kernels: setup ## old and new kernels in virtual machines, the datapath tests in each; SERIES="5.10 6.1" (Debian, root, half an hour)
 	@build-aux/kernels/matrix.sh $(SERIES)
+
+install: setup ## the agent as a systemd unit: /usr/local/bin/kubesock and kubesock.service (root); PREFIX=/usr/local
+	@build-aux/install.sh install
+
+uninstall: ## take away what make install made: unit, hooks, pins, files; the configuration stays (root)
+	@build-aux/install.sh uninstall
+
+image: ## the container image, with docker, podman or buildah; TAG=kubesock:VERSION BASE=debian:12-slim
+	@build-aux/image/build.sh
 
 screenshots: setup ## docs/screenshots: what kubesock top looks like
 	@$(BIN)/python -m tests.tui.screenshots docs/screenshots

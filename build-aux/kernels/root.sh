@@ -40,6 +40,7 @@ put "${programs[@]}" "${libraries[@]}" "$libbcc" "$(dirname "$libbcc")"/lib{rt,d
 mkdir -p "$root$PWD"
 git -c safe.directory="$PWD" ls-files -z --cached --others --exclude-standard |
 	tar -c --null --ignore-failed-read -T - 2>/dev/null | tar -x -C "$root$PWD"
+# shellcheck disable=SC2046,SC2086 # a list of options
 tar -c $(printf -- '--exclude=%s ' $NOT_NEEDED) .venv | tar -x -C "$root$PWD"
 mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$root" "$image" "$(($(du -sm "$root" | cut -f1) * 5 / 4 + 100))M"
 rm -rf "$root"

@@ -35,6 +35,7 @@ from pyagent.agent.node_view import NodeView
 from pyagent.agent.opt_out import OptOut, PodCgroupsChanged
 from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.state_files import PROGRAMS
+from pyagent.agent.supervision import supervised
 from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
@@ -127,7 +128,8 @@ def _serve(
     opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
     try:
-        others = (*opting_out, *recorders, *_configuration(config, loop))
+        watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
+        others = (*opting_out, *recorders, *_configuration(config, loop), *watching)
         threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *others)
         for thread in threads:
             thread.start()
