@@ -137,7 +137,8 @@ struct workload_key {
 struct affinity_key {
 	__u32 service_port;
 	__u32 incarnation;
-	__u64 client; /* network namespace cookie */
+	__u64 client; /* network namespace cookie; of a packet the upper half of its source */
+	__u64 client_low; /* 0; of a packet the lower half */
 };
 
 struct affinity {

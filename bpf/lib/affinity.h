@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Session affinity ClientIP: a client, seen as its network namespace, stays on its backend. */
+/* Session affinity ClientIP: a client (a network namespace, or where packets come from) stays on its backend. */
 #ifndef KUBESOCK_AFFINITY_H
 #define KUBESOCK_AFFINITY_H
 
-static __always_inline struct affinity_key client_of(struct bpf_sock_addr *ctx,
-						     const struct block *block)
+static __always_inline struct affinity_key affinity_key(const struct block *block, u64 client,
+							u64 client_low)
 {
 	struct affinity_key key = {
 		.service_port = block->owner >> 32,
 		.incarnation = block->owner,
-		.client = bpf_get_netns_cookie(ctx),
+		.client = client,
+		.client_low = client_low,
 	};
 
 	return key;

@@ -76,24 +76,38 @@ static __always_inline bool node_of(struct bpf_sock_addr *ctx, struct config *se
 	return true;
 }
 
-static __always_inline enum found find_node_port(struct bpf_sock_addr *ctx, struct config *settings,
-						 struct frontend_key *dialled, u32 *set_id)
+static __always_inline bool may_be_node_port(struct config *settings, __be16 port)
+{
+	return HOST_16(port) >= settings->node_port_low &&
+	       HOST_16(port) <= settings->node_port_high;
+}
+
+static __always_inline struct frontend_key node_port_key(const struct frontend_key *dialled,
+							 u32 node)
 {
 	struct frontend_key key = {
+		.addr.word[0] = is_ipv4(&dialled->addr) ? 4 : 6,
+		.addr.word[1] = node,
 		.port = dialled->port,
 		.protocol = dialled->protocol,
 		.scope = SCOPE_NODE_PORT,
 	};
-	u16 port = HOST_16(dialled->port);
+
+	return key;
+}
+
+static __always_inline enum found find_node_port(struct bpf_sock_addr *ctx, struct config *settings,
+						 struct frontend_key *dialled, u32 *set_id)
+{
+	struct frontend_key key;
 	enum found found;
 	u32 node;
 
-	if (port < settings->node_port_low || port > settings->node_port_high)
+	if (!may_be_node_port(settings, dialled->port))
 		return FOUND_NOTHING;
 	if (!node_of(ctx, settings, &dialled->addr, &node))
 		return FOUND_NOTHING;
-	key.addr.word[0] = is_ipv4(&dialled->addr) ? 4 : 6;
-	key.addr.word[1] = node;
+	key = node_port_key(dialled, node);
 	found = find_frontend(&key, set_id);
 	if (found != FOUND_NOTHING || node == NODE_OWN)
 		return found;

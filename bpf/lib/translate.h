@@ -28,7 +28,7 @@ static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 	u64 backend = 0;
 
 	if (affinity_seconds(block)) {
-		client = client_of(ctx, block);
+		client = affinity_key(block, bpf_get_netns_cookie(ctx), 0);
 		entry = affinity_of(&client, block);
 		if (entry) {
 			backend = READ_WORD(&entry->backend);

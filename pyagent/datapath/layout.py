@@ -137,7 +137,11 @@ SOURCE_RANGE_KEY = CStruct(
 CLIENT_ADDRESSES = CStruct("client_addresses", Field("ipv4", "16s"), Field("ipv6", "16s"))
 WORKLOAD_KEY = CStruct("workload_key", Field("id", "Q"), Field("kind", "I"), Field("pad", "I"))
 AFFINITY_KEY = CStruct(
-    "affinity_key", Field("service_port", "I"), Field("incarnation", "I"), Field("client", "Q")
+    "affinity_key",
+    Field("service_port", "I"),
+    Field("incarnation", "I"),
+    Field("client", "Q"),
+    Field("client_low", "Q"),
 )
 AFFINITY = CStruct(
     "affinity", Field("backend", "Q"), Field("last_used", "Q"), Field("slot", "I"), Field("pad", "I")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 from pyagent.datapath.decoded import decode_backend
 from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, split_pair_word
-from pyagent.model.address import format_endpoint
+from pyagent.model.address import format_address, format_endpoint
 from pyagent.view.live import LiveMaps, live_sets
 from pyagent.view.names import service_port_names
 from pyagent.view.tables import Column, Row, Table
@@ -16,7 +18,8 @@ AFFINITY_READ = frozenset({"sets", "slots", "backends", "names", "affinity"})
 def affinity_rows(live: LiveMaps) -> list[Row]:
     """A row for each client that the hooks remember.
 
-    Fields: `client` is the cookie of its network namespace (SO_NETNS_COOKIE); `remainingSeconds` until it
+    Fields: `client` is the cookie of its network namespace (SO_NETNS_COOKIE), or the address of a client
+    outside of the cluster; `remainingSeconds` until it
     may be sent elsewhere if it stays quiet; `state` is `active`, `expired`, or `gone` when the backend left
     the service port. Only active ones decide anything; the kernel overwrites the others when it needs room.
     """
@@ -30,7 +33,7 @@ def affinity_rows(live: LiveMaps) -> list[Row]:
     for key, value in live.affinity:
         if len(key) != AFFINITY_KEY.size or len(value) != AFFINITY.size:
             continue
-        port_id, incarnation, client = AFFINITY_KEY.packer.unpack(key)
+        port_id, incarnation, *client = AFFINITY_KEY.packer.unpack(key)
         word, last_used, slot, _ = AFFINITY.packer.unpack(value)
         port = ports.get(port_id)
         if port is None or port.incarnation != incarnation:
@@ -42,7 +45,7 @@ def affinity_rows(live: LiveMaps) -> list[Row]:
         held = word in members.get(port_id, ())
         rows.append(
             {
-                "client": client,
+                "client": affinity_client(*client),
                 "service": port.service,
                 "backend": format_endpoint(backend.address, backend.port) if alive and backend else "",
                 "remainingSeconds": remaining,
@@ -57,7 +60,14 @@ def affinity_rows(live: LiveMaps) -> list[Row]:
                 "old": not live.agent.alive,
             }
         )
-    return sorted(rows, key=lambda row: (row["service"], row["family"], row["client"]))
+    return sorted(
+        rows, key=lambda row: (row["service"], row["family"], isinstance(row["client"], str), row["client"])
+    )
+
+
+def affinity_client(client: int, client_low: int) -> int | str:
+    """Who an entry of `affinity` is about: a network namespace's cookie, or the address packets come from."""
+    return format_address(struct.pack("=QQ", client, client_low)) if client_low else client
 
 
 AFFINITIES = Table(

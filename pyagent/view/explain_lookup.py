@@ -139,7 +139,7 @@ def affinity_of(live: LiveMaps, answer: Answer, client: Client) -> Affinity | No
     header = answer.header
     if header is None or not header.affinity_seconds or client.cookie is None:
         return None
-    key = AFFINITY_KEY.pack(answer.service_port, answer.incarnation, client.cookie)
+    key = AFFINITY_KEY.pack(answer.service_port, answer.incarnation, client.cookie, 0)
     value = next((held for known, held in live.affinity if known == key), b"")
     if len(value) != AFFINITY.size:
         return None

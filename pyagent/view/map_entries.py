@@ -26,6 +26,7 @@ from pyagent.datapath.layout import (
 )
 from pyagent.model.address import Network, format_address, format_endpoint
 from pyagent.model.service import AddressRule
+from pyagent.view.affinity_table import affinity_client
 from pyagent.view.backend_table import state_text
 from pyagent.view.live import LiveMaps, live_sets, words
 from pyagent.view.names import (
@@ -220,13 +221,13 @@ def _affinity(maps: NamedMaps) -> Iterator[Row]:
         if len(key) != AFFINITY_KEY.size or len(value) != AFFINITY.size:
             yield _unreadable(key, value)
             continue
-        port_id, incarnation, client = AFFINITY_KEY.packer.unpack(key)
+        port_id, incarnation, *client = AFFINITY_KEY.packer.unpack(key)
         word, last_used, slot, _ = AFFINITY.packer.unpack(value)
         backend_id, backend_incarnation = split_pair_word(word)
         yield {
             "service": maps.port(port_id),
             "incarnation": incarnation,
-            "client": client,
+            "client": affinity_client(*client),
             "backendId": backend_id,
             "backendIncarnation": backend_incarnation,
             "lastUsedSeconds": last_used,

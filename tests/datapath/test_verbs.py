@@ -147,7 +147,7 @@ def test_backends_know_their_node(bpffs: Path, agent: None) -> None:
 
 def test_affinity_counts_down_from_the_last_connection(bpffs: Path, maps: MapSet, agent: None) -> None:
     value = AFFINITY.pack(pair_word(2, 1002), int(time.monotonic()), 1, 0)
-    maps.apply([Put("affinity", AFFINITY_KEY.pack(1, 101, 4711), value)])
+    maps.apply([Put("affinity", AFFINITY_KEY.pack(1, 101, 4711, 0), value)])
     (row,) = items(bpffs, "affinity")
     assert (row["client"], row["backend"], row["state"]) == (4711, "10.1.0.2:8080", "active")
     assert 0 < row["remainingSeconds"] <= 60

@@ -46,7 +46,7 @@ def config(features: int = 0, level: int = 0, deeper: int = 0) -> bytes:
 
 def sticky(word: int, age: int, slot: int, client: int = 42) -> LiveMaps:
     """Maps with an affinity entry of the only service port."""
-    entry = (AFFINITY_KEY.pack(1, 101, client), AFFINITY.pack(word, NOW - age, slot, 0))
+    entry = (AFFINITY_KEY.pack(1, 101, client, 0), AFFINITY.pack(word, NOW - age, slot, 0))
     found = live([shop(affinity=SECONDS)], affinity=(entry,), now=NOW + 0.9)
     return found._replace(raw=found.raw._replace(config=config()))
 
@@ -81,7 +81,7 @@ def test_a_backend_that_moved_beyond_the_scan_is_not_found_again() -> None:
     service = shop(affinity=SECONDS, sets=((shop().sets[0][0], 0, backends),))
     word = pair_word(SLOT_SCAN + 1, 1000 + SLOT_SCAN + 1)  # stands at SLOT_SCAN
     for hint, decides in ((SLOT_SCAN, True), (0, False)):
-        entry = (AFFINITY_KEY.pack(1, 101, 42), AFFINITY.pack(word, NOW, hint, 0))
+        entry = (AFFINITY_KEY.pack(1, 101, 42, 0), AFFINITY.pack(word, NOW, hint, 0))
         maps = live([service], affinity=(entry,), now=NOW)
         maps = maps._replace(raw=maps.raw._replace(config=config()))
         found = look_up(maps, NOBODY_KNOWN, DIAL, POD)

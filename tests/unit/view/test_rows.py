@@ -145,7 +145,7 @@ def test_a_service_is_meant_by_any_part_of_its_name() -> None:
 
 
 def affinity_entry(word: int, last_used: int, port: tuple[int, int] = (1, 101)) -> tuple[bytes, bytes]:
-    return AFFINITY_KEY.pack(*port, 4711), AFFINITY.pack(word, last_used, 0, 0)
+    return AFFINITY_KEY.pack(*port, 4711, 0), AFFINITY.pack(word, last_used, 0, 0)
 
 
 def test_affinity_tells_how_long_a_client_stays() -> None:
