@@ -4,62 +4,158 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
-from typing import Literal
+from array import array
+from collections.abc import Callable, Collection
 
 from pyagent.agent.facts import Facts
 from pyagent.datapath.bounds import decode_bounds
+from pyagent.datapath.encoded import NODE, RULE, padded_name
 from pyagent.datapath.held import BAD_TAG, HeldState
-from pyagent.datapath.layout import CONFIG, NAME, WORD, frontend_word
+from pyagent.datapath.layout import CONFIG, WORD, frontend_word
+from pyagent.datapath.source_range_plan import ADMITTED
 from pyagent.kernel.map_set import MapSet
 
 log = logging.getLogger(__name__)
-NUMBER = 4
-_ORDER: Literal["little"] = "little"
+
+WINDOW = 2 << 20
+"""Bytes of an array that are compared at a time."""
+
+PORTION = 2048
+"""Entries of a hash map or trie that are read at a time."""
+
+LOOKED_UP = 256
+"""Entries of a larger map that are looked up at a time."""
 
 
 class Audit:
-    """Compares often and cheaply.
+    """Looks at a portion of each map at a time, and at all of a map that is no larger than that.
 
-    Arrays are compared as memory, some GB a second. Of hash maps a digest is kept while no plan is carried
-    out: as long as it stays, so do the entries, and reading them costs a fraction of a microsecond each.
+    So a look takes no longer on a node of a large cluster; going once round takes longer there. What was
+    read of a hash map is remembered by its digest: while no plan is carried out, the same bytes are right.
     """
 
     def __init__(self, maps: MapSet) -> None:
+        self._arrays = {name: _Array(maps, name) for name in ("sets", "slots", "backends")}
+        self._tables = {name: _Table(maps, name) for name in _VALUES}
         self._maps = maps
-        self._right: dict[str, tuple[int, bytes]] = {}
 
-    def altered(self, held: HeldState, ranges: frozenset[bytes], turn: int, names: bool = False) -> list[str]:
-        """The maps that are not as `held` says.
+    def altered(self, held: HeldState, ranges: frozenset[bytes], turn: int) -> list[str]:
+        """The maps that were seen not to be as `held` says.
 
         Args:
             ranges: keys that `source_ranges` should have.
             turn: counts the plans that were carried out.
-            names: look at `names` too, which is large and decides nothing.
         """
-        arrays = {
-            "sets": memoryview(held.sets).cast("B"),
-            "slots": memoryview(held.slots).cast("B"),
-            "backends": memoryview(held.backends),
+        arrays: dict[str, array[int] | bytearray] = {
+            "sets": held.sets,
+            "slots": held.slots,
+            "backends": held.backends,
         }
-        found = [n for n, wanted in arrays.items() if self._maps.memory(n)[: len(wanted)] != wanted]
+        tables: dict[str, Collection[bytes]] = {
+            "frontends": held.frontends,
+            "service_addresses": held.service_addresses,
+            "node_addresses": held.node_addresses,
+            "source_ranges": ranges,
+            "names": held.names,
+        }
+        found = [name for name, content in arrays.items() if self._arrays[name].differs(content)]
         if decode_bounds(self._maps.memory("config")[: CONFIG.size]) != held.bounds:
             found.append("config")
-        if frozenset(key for key, _ in self._maps.items("source_ranges")) != ranges:
-            found.append("source_ranges")
-        looked_at = [n for n in _WANTED if n != "names" or names]
-        return found + [n for n in looked_at if self._hash_map_differs(n, held, turn)]
+        return found + [name for name, keys in tables.items() if self._tables[name].differs(keys, held, turn)]
 
-    def _hash_map_differs(self, name: str, held: HeldState, turn: int) -> bool:
-        items = self._maps.items(name)
-        digest = hashlib.blake2b(b"".join(part for item in items for part in item)).digest()
-        if self._right.get(name) == (turn, digest):
-            return False
-        if dict(items) != _WANTED[name](held):
-            self._right.pop(name, None)
-            return True
-        self._right[name] = turn, digest
-        return False
+
+class _Array:
+    """One mmapped array, a window after the other."""
+
+    def __init__(self, maps: MapSet, name: str) -> None:
+        self._maps = maps
+        self._name = name
+        self._at = 0
+
+    def differs(self, content: array[int] | bytearray) -> bool:
+        wanted = memoryview(content).cast("B")
+        start = self._at if self._at < len(wanted) else 0
+        end = min(start + WINDOW, len(wanted))
+        self._at = end
+        # As bytes: two memoryviews are compared item by item.
+        return self._maps.memory(self._name)[start:end] != bytes(wanted[start:end])
+
+
+class _Table:
+    """One hash map or trie, a portion after the other.
+
+    A walk finds what is there and should not be. What should be there and is not, it only finds by their
+    number, if no plan was carried out meanwhile; else by looking up one after the other.
+    """
+
+    def __init__(self, maps: MapSet, name: str) -> None:
+        self._maps = maps
+        self._name = name
+        self._wanted = _VALUES[name]
+        self._cursor: bytes | None = None
+        self._right: dict[bytes | None, tuple[int, bytes]] = {}
+        self._seen, self._began = 0, 0
+        self._unseen: list[bytes] = []
+
+    def differs(self, keys: Collection[bytes], held: HeldState, turn: int) -> bool:
+        start = self._cursor
+        portion = self._maps.portion(self._name, start, PORTION)
+        self._cursor = portion.following
+        if start is None:
+            self._seen, self._began = 0, turn
+        self._seen += len(portion.keys) // portion.key_size
+        digest = hashlib.blake2b(portion.keys + portion.values).digest()
+        if self._right.get(start) != (turn, digest):
+            entries = portion.items()
+            if any(key not in keys or self._wanted(held, key) != value for key, value in entries):
+                return True
+            self._right[start] = turn, digest
+        if portion.following is not None:
+            return self._misses(keys, held)
+        self._right = {at: seen for at, seen in self._right.items() if seen[0] == turn}
+        return self._began == turn and self._seen != len(keys)
+
+    def _misses(self, keys: Collection[bytes], held: HeldState) -> bool:
+        if not self._unseen:
+            self._unseen = list(keys)
+        looked_up = self._unseen[-LOOKED_UP:]
+        del self._unseen[-LOOKED_UP:]
+        return any(
+            key in keys and self._maps.get(self._name, key) != self._wanted(held, key) for key in looked_up
+        )
+
+
+def _frontend(held: HeldState, key: bytes) -> bytes | None:
+    set_id = held.frontends.get(key, BAD_TAG)
+    return None if set_id == BAD_TAG else WORD.pack(frontend_word(set_id, key))
+
+
+def _service_address(held: HeldState, key: bytes) -> bytes | None:
+    rule = held.service_addresses.get(key)
+    return None if rule is None else RULE.pack(rule)
+
+
+def _node_address(held: HeldState, key: bytes) -> bytes | None:
+    node = held.node_addresses.get(key)
+    return None if node is None else NODE.pack(node)
+
+
+def _source_range(_held: HeldState, _key: bytes) -> bytes:
+    return ADMITTED
+
+
+def _name(held: HeldState, key: bytes) -> bytes | None:
+    value = held.names.get(key)
+    return None if value is None else padded_name(value)
+
+
+_VALUES: dict[str, Callable[[HeldState, bytes], bytes | None]] = {
+    "frontends": _frontend,
+    "service_addresses": _service_address,
+    "node_addresses": _node_address,
+    "source_ranges": _source_range,
+    "names": _name,
+}
 
 
 def told_repaired(facts: Facts, *maps: str) -> None:
@@ -67,31 +163,3 @@ def told_repaired(facts: Facts, *maps: str) -> None:
     what = f"map {', '.join(maps)}: entries were changed from outside"
     log.warning("repairing %s", what)
     facts.repaired(what)
-
-
-def _frontends(held: HeldState) -> dict[bytes, bytes]:
-    return {
-        key: WORD.pack(frontend_word(set_id, key))
-        for key, set_id in held.frontends.items()
-        if set_id != BAD_TAG
-    }
-
-
-def _service_addresses(held: HeldState) -> dict[bytes, bytes]:
-    return {key: rule.to_bytes(NUMBER, _ORDER) for key, rule in held.service_addresses.items()}
-
-
-def _node_addresses(held: HeldState) -> dict[bytes, bytes]:
-    return {key: node.to_bytes(NUMBER, _ORDER) for key, node in held.node_addresses.items()}
-
-
-def _names(held: HeldState) -> dict[bytes, bytes]:
-    return {key: value.ljust(NAME.size, b"\0") for key, value in held.names.items()}
-
-
-_WANTED: dict[str, Callable[[HeldState], dict[bytes, bytes]]] = {
-    "frontends": _frontends,
-    "service_addresses": _service_addresses,
-    "node_addresses": _node_addresses,
-    "names": _names,
-}

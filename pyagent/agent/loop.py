@@ -58,8 +58,8 @@ WANTED_SECONDS = 2.0
 """How long the first plan waits for Nodes and ServiceCIDRs: they are optional, but change what it says."""
 
 
-AUDIT_SECONDS, WHOLE_AUDIT_SECONDS = 4.0, 1800.0
-"""Between two looks at the maps that programs read, and at all of them."""
+AUDIT_SECONDS = 4.0
+"""Between two looks at a portion of the maps."""
 
 
 class Loop:
@@ -111,7 +111,6 @@ class Loop:
         self._changed_since: float | None = None
         self._last_plan = clock() - least_seconds
         self._audit_at = clock() + AUDIT_SECONDS
-        self._whole_audit_at = clock() + AUDIT_SECONDS
         self._fatal: BaseException | None = None
         if programs is not None:
             programs.add_done_callback(lambda f: self.put(ProgramsLoaded(f.exception())))
@@ -301,11 +300,8 @@ class Loop:
         log.debug("%d writes in %.1f ms, %.1f ms after the change", len(turn.plan.writes), took, waited * 1e3)
 
     def _audit(self) -> None:
-        now = self._clock()
-        self._audit_at = now + AUDIT_SECONDS
-        whole = now >= self._whole_audit_at
-        if self._programmer.audit(names=whole) and whole:
-            self._whole_audit_at = now + WHOLE_AUDIT_SECONDS
+        self._audit_at = self._clock() + AUDIT_SECONDS
+        self._programmer.audit()
         self._undo_others()
         full = frozenset(unfit.map for unfit in self._programmer.unfit)
         self._growth.consider(self._programmer.usage, full)

@@ -152,23 +152,15 @@ class Programmer:
         self._held_is_true = False
         self.retry_at = self._clock()
 
-    def audit(self, names: bool) -> bool:
-        """Look whether the maps still are as written; if not, the next turn makes them so.
-
-        Args:
-            names: see `Audit.altered`.
-
-        Returns:
-            Whether it could be looked: not before a plan, nor after one that failed.
-        """
+    def audit(self) -> None:
+        """Look whether a portion of the maps still is as written; if not, the next turn makes it so."""
         if not (self.planned and self._held_is_true):
-            return False
-        altered = self._audit.altered(self.held, self._ranges.entries, self._turns, names)
+            return
+        altered = self._audit.altered(self.held, self._ranges.entries, self._turns)
         if altered:
             told_repaired(self._facts, *altered)
             self._held_is_true = False
             self.retry_at = self._clock()
-        return True
 
     def _held_ranges(self) -> SourceRangePlan:
         entries = (key for key, _value in self._datapath.maps.items("source_ranges"))

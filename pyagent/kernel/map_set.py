@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from pyagent.datapath.layout import (
     LAYOUT_VERSION,
@@ -35,6 +35,21 @@ from pyagent.model.failures import (
 CURRENT = "current"
 BATCH = 4096
 _NO_BATCH = {errno.EINVAL, errno.EOPNOTSUPP, 524}  # 524: ENOTSUPP, which never should leave the kernel
+
+
+class Portion(NamedTuple):
+    """Some entries of a map, keys and values each in a row. `following` is None at the map's end."""
+
+    keys: bytes
+    values: bytes
+    key_size: int
+    value_size: int
+    following: bytes | None
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        k, v = self.key_size, self.value_size
+        count = len(self.keys) // k
+        return [(self.keys[i * k : i * k + k], self.values[i * v : i * v + v]) for i in range(count)]
 
 
 class MapSet:
@@ -190,31 +205,54 @@ class MapSet:
 
     def items(self, name: str) -> list[tuple[bytes, bytes]]:
         """All entries of a hash map or trie; a snapshot while others write is not consistent."""
-        spec = self.specs[name]
         found: list[tuple[bytes, bytes]] = []
         cursor: bytes | None = None
-        try:
-            while True:
-                keys, values, count, cursor = bpf.map_lookup_batch(
-                    self._fds[name], cursor, spec.key_size, spec.value_size, BATCH
-                )
-                k, v = spec.key_size, spec.value_size
-                found += [(keys[i * k : i * k + k], values[i * v : i * v + v]) for i in range(count)]
-                if cursor is None:
-                    return found
-        except OSError as error:
-            if error.errno not in _NO_BATCH:
-                raise _refused(f"read map {name}", error) from error
-        return list(self._walk(name))
+        while True:
+            portion = self.portion(name, cursor, BATCH)
+            found += portion.items()
+            cursor = portion.following
+            if cursor is None:
+                return found
 
-    def _walk(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+    def portion(self, name: str, cursor: bytes | None, count: int) -> Portion:
+        """About `count` entries of a hash map or trie.
+
+        Args:
+            cursor: None to begin, then `following` of the portion before.
+
+        Raises:
+            KernelRefused: the map cannot be read.
+        """
         spec, fd = self.specs[name], self._fds[name]
-        key = bpf.map_next_key(fd, None, spec.key_size)
+        sizes = spec.key_size, spec.value_size
+        try:
+            if name not in self._no_batch:
+                try:
+                    keys, values, _, following = bpf.map_lookup_batch(fd, cursor, *sizes, count)
+                    return Portion(keys, values, *sizes, following)
+                except OSError as error:
+                    if error.errno not in _NO_BATCH:
+                        raise
+                    self._no_batch.add(name)
+                    cursor = None
+            return self._portion_by_keys(name, cursor, count)
+        except OSError as error:
+            raise _refused(f"read map {name}", error) from error
+
+    def _portion_by_keys(self, name: str, cursor: bytes | None, count: int) -> Portion:
+        spec, fd = self.specs[name], self._fds[name]
+        entries: list[tuple[bytes, bytes]] = []
+        key = bpf.map_next_key(fd, cursor, spec.key_size)
         while key is not None:
             value = bpf.map_lookup(fd, key, spec.value_size)
             if value is not None:
-                yield key, value
+                entries.append((key, value))
+            cursor = key
+            if len(entries) >= count:
+                break
             key = bpf.map_next_key(fd, key, spec.key_size)
+        keys, values = (b"".join(column) for column in ([k for k, _ in entries], [v for _, v in entries]))
+        return Portion(keys, values, spec.key_size, spec.value_size, cursor if key is not None else None)
 
     def get(self, name: str, key: bytes) -> bytes | None:
         """One entry; of per-CPU maps the values of all CPUs in a row."""
