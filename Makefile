@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 DEV ?= 1
 
-.PHONY: help setup demo test check unit kernel-test format flags bench kernels install uninstall image screenshots lock clean
+.PHONY: help setup demo test check unit kernel-test reliability format flags bench kernels install uninstall image screenshots lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,10 +29,13 @@ unit: setup ## the tests that need no root and no kernel: a few seconds
 kernel-test: setup ## the tests on the real kernel, in namespaces and below a cgroup of their own (root)
 	@$(BIN)/python -m pytest -m 'kernel and not long'
 
+reliability: setup ## the long tests behind docs/reliability.md, which print its figures (root, some minutes each)
+	@$(BIN)/python -m pytest -s -m long tests/reliability
+
 format: setup ## bring Python and C into shape
 	@$(BIN)/ruff check --quiet --fix-only
 	@$(BIN)/ruff format --quiet
-	@find bpf -name '*.c' -o -name '*.h' | xargs $(BIN)/clang-format -i
+	@find bpf tests -name '*.c' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
 flags: setup ## write docs/flags.md from the table of flags
 	@$(BIN)/python build-aux/flags_document.py

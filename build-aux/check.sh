@@ -20,7 +20,7 @@ start() { # start NAME COMMAND...
 	} &
 }
 
-mapfile -t c_files < <(find bpf -name '*.c' -o -name '*.h')
+mapfile -t c_files < <(find bpf tests -name '*.c' -o -name '*.h')
 start types "$bin/mypy" --no-error-summary # the longest first
 start imports "$bin/lint-imports" --no-cache
 start lint "$bin/ruff" check --quiet

@@ -1,0 +1,55 @@
+"""Services that move from set to set, and what a client must know to judge where a call led."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tests.datapath.ground import endpoint_slice, service
+
+PORTS = (("t", 80, "TCP"), ("u", 80, "UDP"))
+BACKEND_PORTS = (("t", 8080, "TCP"), ("u", 8080, "UDP"))
+Object = dict[str, Any]
+
+
+class Served(NamedTuple):
+    """A dual-stack Service with `sets` disjoint sets of endpoints; with none, client affinity and one set.
+
+    Attributes:
+        number: last part of its addresses.
+        first: number of its first set, in the endpoints' addresses (tests/reliability/c/dials.c).
+        hosts: endpoints of the first set; each next one has one more, up to three more.
+    """
+
+    name: str
+    number: int
+    first: int
+    sets: int
+    hosts: int = 1
+
+    @property
+    def frontends(self) -> tuple[str, str]:
+        return f"10.96.6.{self.number}", f"fd44:10:96::6:{self.number}"
+
+    def service(self) -> Object:
+        affinity = {"sessionAffinity": "ClientIP"} if not self.sets else {}
+        return _in_default(service(self.name, self.frontends, PORTS, **affinity))
+
+    def slices(self, generation: int) -> list[Object]:
+        """The EndpointSlices of one generation."""
+        which = generation % self.sets if self.sets else 0
+        third, hosts = self.first + which, range(1, self.hosts + which % 4 + 1)
+        ipv4 = [f"10.244.{third}.{host}" for host in hosts]
+        ipv6 = [f"fd44:10:244::{third:x}:{host:x}" for host in hosts]
+        return [_in_default(endpoint_slice(self.name, one, BACKEND_PORTS)) for one in (ipv4, ipv6)]
+
+    def targets(self) -> list[str]:
+        """The client's arguments: each way to dial the Service."""
+        kinds = ("tcp", "udp", "datagram") if self.sets else ("tcp",)
+        return [
+            f"{kind},{frontend},80,{self.first},{self.sets}" for kind in kinds for frontend in self.frontends
+        ]
+
+
+def _in_default(obj: Object) -> Object:
+    obj["metadata"].setdefault("namespace", "default")
+    return obj
