@@ -40,6 +40,13 @@ format: setup ## bring Python and C into shape
 flags: setup ## write docs/flags.md from the table of flags
 	@$(BIN)/python build-aux/flags_document.py
 
+.PHONY: metrics metrics-check
+metrics: setup ## write docs/metrics.md from what the agent exposes
+	@$(BIN)/python build-aux/metrics_document.py
+
+metrics-check: setup ## metrics, alert rules and dashboard against Prometheus itself (Debian's package, unpacked below build/)
+	@PATH="$$(build-aux/prometheus.sh):$$PATH" $(BIN)/python -m pytest -q -m long tests/prometheus tests/datapath/test_prometheus.py
+
 bench: setup ## what a connect() and a change cost on this machine (root)
 	@build-aux/bench-packages.sh
 	@$(BIN)/python -m bench

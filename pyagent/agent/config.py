@@ -64,6 +64,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     terminate_tcp: bool
     healthz_bind_address: BindAddress | None  # None: off
     metrics_bind_address: BindAddress | None
+    metrics_by: str  # none, service, backend
     bind_address_hard_fail: bool
     profiling: bool
     log_format: str  # auto, json, text

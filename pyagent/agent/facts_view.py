@@ -12,6 +12,7 @@ from pyagent.model.address import Family
 from pyagent.model.source_events import Problem
 
 HealthPage = Literal["healthz", "livez"]
+HEALTH_PAGES: tuple[HealthPage, ...] = ("healthz", "livez")
 
 
 class Watch(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -35,6 +35,7 @@ from pyagent.agent.opt_out import OptOut, PodCgroupsChanged, WorkloadEvent
 from pyagent.agent.programmer import Programmer, Turn
 from pyagent.agent.stale import BackendsUsed, Judge, Reaper
 from pyagent.agent.upkeep import Upkeep
+from pyagent.datapath.held import Freed
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
 from pyagent.model.failures import KubesockError
@@ -131,6 +132,10 @@ class Loop:
     def end_stale_sockets(self, reaper: Reaper, judge: Judge) -> None:
         """Let `reaper` end sockets on backends that `judge` gives up. Before `run`."""
         self._reaper, self._judge = reaper, judge
+
+    def before_ids_are_cleared(self, take: Callable[[Sequence[Freed]], None]) -> None:
+        """Let `take` read the counters of ids that are about to be given up. Before `run`."""
+        self._programmer.before_clearing = take
 
     def leave_alone(self, opt_out: OptOut) -> None:
         """Let `opt_out` take part; the first plan waits a little for what it needs. Before `run`."""

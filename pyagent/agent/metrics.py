@@ -7,32 +7,23 @@ imported before a scrape, see `health.exposition`.
 from __future__ import annotations
 
 import logging
-import math
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pyagent import __version__
 from pyagent.agent.facts import Facts
-from pyagent.agent.facts_view import View
-from pyagent.agent.histogram import Histogram
+from pyagent.agent.facts_view import HEALTH_PAGES, View
 from pyagent.agent.kernel_counters import KernelCounters
+from pyagent.agent.kernel_metrics import kernel_metrics
+from pyagent.agent.metric_families import counter, counters, gauge, gauges, histograms
 from pyagent.model.failures import KubesockError
-from pyagent.model.outcome import Outcome
 
 log = logging.getLogger(__name__)
-
-Rows = Iterable[tuple[tuple[str, ...], float]]
-"""Label values and a value, for each series of a metric."""
 
 
 class Metrics:
@@ -48,11 +39,15 @@ class Metrics:
         """Prometheus's text format and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
+    def families(self) -> Iterator[Metric]:
+        """What the exposition is made of."""
+        return iter(self._registry.collect())
+
 
 class _Agent(Collector):
     def __init__(self, facts: Facts, kernel_counters: Callable[[], KernelCounters]) -> None:
         self._facts = facts
-        self._kernel_counters = kernel_counters
+        self._read_kernel = kernel_counters
         self._errors = 0
 
     def describe(self) -> Iterable[Metric]:
@@ -64,28 +59,18 @@ class _Agent(Collector):
         yield from _kube_proxy_changes(view)
         yield from _agent(view)
         yield from self._kernel()
-        yield _counter(
+        yield counter(
             "kubesock_collection_errors_total", "Scrapes that could not read the kernel's maps", self._errors
         )
 
     def _kernel(self) -> Iterator[Metric]:
         try:
-            counters = self._kernel_counters()
+            read = self._read_kernel()
         except (KubesockError, OSError) as error:
             self._errors += 1
             log.warning("a scrape could not read the kernel's maps: %s", error)
             return
-        yield _counters(
-            "kubesock_outcomes_total",
-            "What the hooks did, by outcome",
-            ("outcome",),
-            (((outcome.label,), counters.outcomes.get(outcome, 0)) for outcome in Outcome),
-        )
-        for name, text, by_map in (
-            ("kubesock_map_entries", "Entries in use, by map", counters.map_entries),
-            ("kubesock_map_capacity", "Entries that a map has room for", counters.map_capacity),
-        ):
-            yield _gauges(name, text, ("map",), (((map_name,), n) for map_name, n in by_map.items()))
+        yield from kernel_metrics(read)
 
 
 def _kube_proxy_syncs(view: View) -> Iterator[Metric]:
@@ -93,37 +78,37 @@ def _kube_proxy_syncs(view: View) -> Iterator[Metric]:
     families = [family.label for family in view.families]
     both = view.full_syncs.merged(view.partial_syncs)
     for kind, histogram in (("", both), ("full_", view.full_syncs), ("partial_", view.partial_syncs)):
-        yield _histograms(
+        yield histograms(
             f"kubeproxy_sync_{kind}proxy_rules_duration_seconds",
             f"Computing and writing {kind.replace('_', '') or 'any'} plan of map writes, in seconds",
             ("ip_family",),
             {(family,): histogram for family in families},
         )
-    yield _gauges(
+    yield gauges(
         "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
         "The last time the maps were successfully written",
         ("ip_family",),
         (((f.label,), health.last_updated if view.planned else 0) for f, health in view.families.items()),
     )
-    yield _gauges(
+    yield gauges(
         "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
         "The last time an update was queued",
         ("ip_family",),
         (((family,), view.last_queued) for family in families),
     )
-    yield _histograms(
+    yield histograms(
         "kubeproxy_network_programming_duration_seconds",
         "From the trigger time of an EndpointSlice's change to the kernel, in seconds",
         ("ip_family",),
         {(family.label,): view.network_programming[family] for family in view.families},
     )
-    yield _histograms(
+    yield histograms(
         "kubeproxy_conntrack_reconciler_sync_duration_seconds",
         "Looking for sockets on backends that no longer serve, in seconds",
         ("ip_family",),
         {(family,): view.reaps for family in families},
     )
-    yield _counters(
+    yield counters(
         "kubeproxy_conntrack_reconciler_deleted_entries_total",
         "Sockets destroyed because their backend no longer serves",
         ("ip_family",),
@@ -137,9 +122,9 @@ def _kube_proxy_changes(view: View) -> Iterator[Metric]:
         ("service", view.services_pending, view.service_changes),
     ):
         name = f"kubeproxy_sync_proxy_rules_{kind}_changes"
-        yield _gauge(f"{name}_pending", f"Pending {kind} changes", pending)
-        yield _counter(f"{name}_total", f"Cumulative {kind} changes", total)
-    yield _gauges(
+        yield gauge(f"{name}_pending", f"Pending {kind} changes", pending)
+        yield counter(f"{name}_total", f"Cumulative {kind} changes", total)
+    yield gauges(
         "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
         "Service ports with a Local traffic policy and no endpoint on this node",
         ("traffic_policy", "ip_family"),
@@ -149,8 +134,8 @@ def _kube_proxy_changes(view: View) -> Iterator[Metric]:
             for family in view.families
         ),
     )
-    for page in ("healthz", "livez"):
-        yield _counters(
+    for page in HEALTH_PAGES:
+        yield counters(
             f"kubeproxy_proxy_{page}_total",
             f"Answers of /{page}, by HTTP status",
             ("code",),
@@ -159,78 +144,44 @@ def _kube_proxy_changes(view: View) -> Iterator[Metric]:
 
 
 def _agent(view: View) -> Iterator[Metric]:
-    yield _gauges(
+    yield gauges(
         "kubesock_build_info",
         "A metric with a constant value of 1",
         ("version", "python", "kernel"),
         [((__version__, platform.python_version(), platform.release()), 1)],
     )
-    yield _gauge("kubesock_ready", "1 once the node is served, as /readyz", view.ready)
-    yield _gauge("kubesock_problems", "Things in the objects that cannot be used", len(view.problems))
-    yield _gauge("kubesock_services_unfit", "Things for which a map has no room", len(view.unfit))
-    yield _gauges(
+    yield gauge("kubesock_ready", "1 once the node is served, as /readyz", view.ready)
+    yield gauge("kubesock_problems", "Things in the objects that cannot be used", len(view.problems))
+    yield gauge("kubesock_services_unfit", "Things for which a map has no room", len(view.unfit))
+    yield gauges(
         "kubesock_hook_attached",
         "1 while the hook is attached, by hook",
         ("hook",),
         (((hook,), attached) for hook, attached in view.hooks.items()),
     )
-    yield _counter("kubesock_repairs_total", "Hooks and pins that were gone and were put back", view.repairs)
-    yield _gauges(
+    yield counter("kubesock_repairs_total", "Hooks and pins that were gone and were put back", view.repairs)
+    yield gauges(
         "kubesock_watch_age_seconds",
         "Seconds since this kind's objects were last known to be current; 0 while its watch is open",
         ("resource",),
         (((kind,), watch.age) for kind, watch in view.watches.items()),
     )
-    yield _counters(
+    yield counters(
         "kubesock_watch_disconnects_total",
         "Times that a watch was lost, by kind",
         ("resource",),
         (((kind,), watch.disconnects) for kind, watch in view.watches.items()),
     )
-    yield _counter("kubesock_plan_writes_total", "Map writes carried out", view.writes)
-    yield _counter("kubesock_sync_failures_total", "Plans that could not be carried out", view.failures)
-    yield _histograms(
+    yield counter("kubesock_plan_writes_total", "Map writes carried out", view.writes)
+    yield counter("kubesock_sync_failures_total", "Plans that could not be carried out", view.failures)
+    yield histograms(
         "kubesock_change_duration_seconds",
         "From the arrival of a change to the kernel, in seconds",
         (),
         {(): view.changes},
     )
-    yield _counter(
+    yield counter(
         "kubesock_stale_sockets_destroyed_total",
         "Sockets destroyed because their backend no longer serves",
         sum(view.sockets_destroyed.values()),
     )
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(name, text, value=value)
-
-
-def _gauges(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
-def _counters(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
-def _histograms(
-    name: str, text: str, labels: tuple[str, ...], series: Mapping[tuple[str, ...], Histogram]
-) -> Metric:
-    family = HistogramMetricFamily(name, text, labels=labels)
-    for values, histogram in series.items():
-        buckets = [
-            ("+Inf" if bound == math.inf else f"{bound:g}", count) for bound, count in histogram.cumulative()
-        ]
-        family.add_metric(values, buckets, histogram.sum)
-    return family

@@ -258,6 +258,14 @@ OPTIONS: tuple[Option, ...] = (
         metavar="IP:PORT",
     ),
     Option(
+        "--metrics-by",
+        "metrics_by",
+        _TEXT,
+        "What choices, refusals and open sockets are told of in /metrics; backend: a series for each one.",
+        default="service",
+        choices=("none", "service", "backend"),
+    ),
+    Option(
         "--bind-address-hard-fail",
         "bind_address_hard_fail",
         _BOOL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -67,6 +67,7 @@ class Programmer:
         self.retry_at: float | None = None
         self.unfit: tuple[Unfit, ...] = ()
         self.usage: Mapping[str, tuple[int, int]] = {}
+        self.before_clearing: Callable[[Sequence[Freed]], None] = lambda freed: None  # noqa: ARG005
         self._datapath = datapath
         self._settings = settings
         self._named_by_operator = settings.protected_addresses
@@ -93,6 +94,7 @@ class Programmer:
         """A grace period has ended; whether something waited for the room."""
         # Tickets of a state from before a restore are worthless: their ids may be somebody's again.
         ours = [one for one in freed if one.origin is self.held]
+        self.before_clearing(ours)
         self._datapath.maps.apply(counter_resets(ours, self._datapath.capacities))
         for one in ours:
             self.held.reclaim(one)

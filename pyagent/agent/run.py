@@ -27,7 +27,7 @@ from pyagent.agent.http_exchange import Handler
 from pyagent.agent.http_server import HttpServer
 from pyagent.agent.inbox import Applied, Failed, InterfacesChanged
 from pyagent.agent.journal import Journal, Versions, in_turn
-from pyagent.agent.kernel_counters import KernelCounters
+from pyagent.agent.kernel_reader import KernelReader
 from pyagent.agent.local_api import Knowledge, LocalApi
 from pyagent.agent.logs import set_up
 from pyagent.agent.loop import Loop
@@ -36,12 +36,12 @@ from pyagent.agent.opt_out import OptOut, PodCgroupsChanged
 from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.state_files import PROGRAMS
 from pyagent.agent.supervision import supervised
+from pyagent.agent.traffic import Traffic
 from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
-from pyagent.kernel.map_readings import outcome_counts
 from pyagent.kernel.map_set import is_in_use
 from pyagent.kernel.mounts import cgroup2_root
 from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_addresses
@@ -115,7 +115,7 @@ def _serve(
     reaper = _reaper(config, datapath, facts, loop)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
     recorders = _recorders(source, facts)
-    _listen(config, servers, facts, loop, datapath)
+    _listen(config, servers, facts, loop, datapath, _traffic(config, datapath, loop, reused=reused))
     knowledge = Knowledge(
         loop.ask,
         datapath.raw,
@@ -266,21 +266,17 @@ def _listen(
     facts: AnnouncingFacts,
     loop: Loop,
     datapath: Datapath,
+    traffic: Traffic,
 ) -> None:
-    def counters() -> KernelCounters:
-        usage = loop.usage
-        return KernelCounters(
-            outcomes=outcome_counts(datapath.maps),
-            map_entries={name: used for name, (used, _capacity) in usage.items()},
-            map_capacity={name: capacity for name, (_used, capacity) in usage.items()},
-        )
-
+    reader = KernelReader(config.bpffs, datapath.cgroup, lambda: loop.usage, traffic, config.metrics_by)
     pages: tuple[tuple[str, BindAddress | None, Handler], ...] = (
         ("health", config.healthz_bind_address, health_pages(facts)),
         (
             "metrics",
             config.metrics_bind_address,
-            metrics_pages(exposition(facts, counters), lambda: configz(config), profiling=config.profiling),
+            metrics_pages(
+                exposition(facts, reader.read), lambda: configz(config), profiling=config.profiling
+            ),
         ),
     )
     for server, (what, where, handler) in zip(servers, pages, strict=True):
@@ -288,6 +284,15 @@ def _listen(
             partial(bind, where), handler, f"{what} at {where}", hard_fail=config.bind_address_hard_fail
         ):
             facts.tell(cannot_listen(what, str(where)))
+
+
+def _traffic(config: AgentConfig, datapath: Datapath, loop: Loop, reused: bool) -> Traffic:
+    traffic = Traffic()
+    if config.metrics_bind_address is not None and config.metrics_by != "none":
+        if reused:
+            traffic.start(datapath.maps)
+        loop.before_ids_are_cleared(lambda freed: traffic.give_up(datapath.maps, freed))
+    return traffic
 
 
 def _on_signals(loop: Loop) -> None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Collection
 from pathlib import Path
 
 from pyagent.datapath.decoded import RawMaps
-from pyagent.datapath.layout import BACKEND, CHOSEN_SHARDS, CONFIG, META, MapType, split_set_word
+from pyagent.datapath.layout import BACKEND, CONFIG, META, MapType, split_set_word
 from pyagent.kernel.lock_owner import lock_owner
 from pyagent.kernel.map_memory import map_memory
+from pyagent.kernel.map_readings import chosen_shards, outcome_counts, used
 from pyagent.kernel.map_set import MapSet, current_folder
 from pyagent.model.failures import NoPermission
-from pyagent.model.outcome import Outcome
 from pyagent.view.fill import entries_in_use
 from pyagent.view.live import AgentFacts, Entries, LiveMaps, MapFacts, words
 
-CHUNK = 1 << 16
-_ZEROS = bytes(CHUNK)
 ATTEMPTS = 3
 
 ALL = frozenset(
@@ -65,7 +62,7 @@ def _read(maps: MapSet, wanted: frozenset[str]) -> LiveMaps:
         return dict(entries(name))
 
     def array(name: str) -> bytes:
-        return _used(maps, name) if name in wanted else b""
+        return used(maps, name) if name in wanted else b""
 
     frontends = hash_map("frontends")
     sets, slots = _sets_and_slots(maps, wanted)
@@ -82,9 +79,9 @@ def _read(maps: MapSet, wanted: frozenset[str]) -> LiveMaps:
     )
     return LiveMaps(
         raw=raw,
-        chosen=_chosen(maps, len(backends) // BACKEND.size) if "chosen" in wanted else (),
+        chosen=chosen_shards(maps, len(backends) // BACKEND.size) if "chosen" in wanted else (),
         refused=array("refused"),
-        outcomes=_outcomes(maps) if "outcomes" in wanted else {},
+        outcomes=outcome_counts(maps) if "outcomes" in wanted else {},
         affinity=entries("affinity"),
         overflow=entries("origin_overflow"),
         source_ranges=entries("source_ranges"),
@@ -97,11 +94,11 @@ def _read(maps: MapSet, wanted: frozenset[str]) -> LiveMaps:
 def _sets_and_slots(maps: MapSet, wanted: frozenset[str]) -> tuple[bytes, bytes]:
     if "sets" not in wanted:
         return b"", b""
-    sets = _used(maps, "sets")
+    sets = used(maps, "sets")
     slots = b""
     for _ in range(ATTEMPTS if "slots" in wanted else 0):
         slots = _slots(maps, sets)
-        again = _used(maps, "sets")
+        again = used(maps, "sets")
         if again == sets:  # else a block may have been replaced between the two copies
             break
         sets = again
@@ -116,32 +113,6 @@ def _slots(maps: MapSet, sets: bytes) -> bytes:
         first, count, _ = split_set_word(word)
         end = max(end, min(first + count + 3, capacity))
     return maps.memory("slots")[: end * 8]
-
-
-def _used(maps: MapSet, name: str) -> bytes:
-    """An mmapable array without the zeros at its end."""
-    spec = maps.specs[name]
-    stride = spec.value_size + 7 & ~7
-    memory = maps.memory(name)
-    end = spec.max_entries * stride
-    while end >= CHUNK and memory[end - CHUNK : end] == _ZEROS:
-        end -= CHUNK
-    used = len(memory[:end].rstrip(b"\0"))
-    return memory[: -(-used // stride) * stride]
-
-
-def _chosen(maps: MapSet, backends: int) -> tuple[bytes, ...]:
-    memory = maps.memory("chosen")
-    shard = maps.specs["chosen"].max_entries // CHOSEN_SHARDS * 8
-    return tuple(memory[i * shard : i * shard + min(backends * 8, shard)] for i in range(CHOSEN_SHARDS))
-
-
-def _outcomes(maps: MapSet) -> dict[Outcome, int]:
-    counts = {}
-    for outcome in Outcome:
-        per_cpu = maps.get("outcomes", struct.pack("=I", outcome)) or b""
-        counts[outcome] = sum(words(per_cpu))
-    return counts
 
 
 def _meta(maps: MapSet) -> dict[str, int]:

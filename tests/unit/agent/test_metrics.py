@@ -11,12 +11,14 @@ from pyagent import __version__
 from pyagent.agent.facts import Facts
 from pyagent.agent.kernel_counters import KernelCounters
 from pyagent.agent.metrics import Metrics
+from pyagent.agent.traffic import BackendTraffic, ServiceTraffic, TrafficCounts
 from pyagent.datapath.draft import Unfit
 from pyagent.model.address import Family, Protocol
 from pyagent.model.failures import KernelRefused
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import ServicePortKey
 from pyagent.model.source_events import Problem, SourceState
+from pyagent.view.names import PortName
 
 FAMILIES = ("IPv4", "IPv6")
 
@@ -237,6 +239,28 @@ def test_kernel_counters_are_read_at_each_scrape(clock: Clock) -> None:
     }
     assert value(second, "kubesock_map_entries", map="frontends") == 3
     assert value(second, "kubesock_map_capacity", map="frontends") == 65536
+
+
+def test_traffic_is_told_by_service_port_and_by_backend(clock: Clock) -> None:
+    port = PortName(4, 104, "shop", "web", "http", "TCP", "IPv6", "ClusterIP", 0)
+    web = {"namespace": "shop", "service": "web", "port": "http", "protocol": "TCP", "ip_family": "IPv6"}
+    traffic = TrafficCounts((ServiceTraffic(port, 7, 2, 3),), (BackendTraffic(port, "[fd00::1]:80", 5, 1),))
+    series = series_of(clock.facts(), lambda: KernelCounters(traffic=traffic, sockets=3, sockets_age=0.5))
+    assert value(series, "kubesock_service_chosen_total", **web) == 7
+    assert value(series, "kubesock_service_refused_total", **web) == 2
+    assert value(series, "kubesock_service_sockets", **web) == 3
+    assert value(series, "kubesock_backend_chosen_total", backend="[fd00::1]:80", **web) == 5
+    assert value(series, "kubesock_backend_sockets", backend="[fd00::1]:80", **web) == 1
+    assert value(series, "kubesock_sockets") == 3
+    assert value(series, "kubesock_sockets_age_seconds") == 0.5
+
+
+def test_sockets_that_nobody_can_list_are_not_told_as_none_open(clock: Clock) -> None:
+    port = PortName(4, 104, "shop", "web", "http", "TCP", "IPv4", "ClusterIP", 0)
+    traffic = TrafficCounts((ServiceTraffic(port, 7, 0, None),))
+    names = {name for name, _ in series_of(clock.facts(), lambda: KernelCounters(traffic=traffic))}
+    assert "kubesock_service_chosen_total" in names
+    assert not {"kubesock_service_sockets", "kubesock_sockets"} & names
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), KernelRefused("bpf: operation not permitted")])
