@@ -59,7 +59,7 @@ class Audit:
             "names": held.names,
         }
         found = [name for name, content in arrays.items() if self._arrays[name].differs(content)]
-        if decode_bounds(self._maps.memory("config")[: CONFIG.size]) != held.bounds:
+        if decode_bounds(self._maps.window("config", CONFIG.size)[: CONFIG.size]) != held.bounds:
             found.append("config")
         return found + [name for name, keys in tables.items() if self._tables[name].differs(keys, held, turn)]
 
@@ -78,7 +78,7 @@ class _Array:
         end = min(start + WINDOW, len(wanted))
         self._at = end
         # As bytes: two memoryviews are compared item by item.
-        return self._maps.memory(self._name)[start:end] != bytes(wanted[start:end])
+        return self._maps.window(self._name, end)[start:end] != bytes(wanted[start:end])
 
 
 class _Table:

@@ -17,6 +17,7 @@ from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.plan import Plan, plan
 from pyagent.datapath.restored import restore
 from pyagent.datapath.source_range_plan import SourceRangePlan
+from pyagent.desired.narrow import API_SERVER
 from pyagent.desired.nodes import Settings
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
@@ -26,8 +27,6 @@ from pyagent.model.service import DesiredChange
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.1, 10.0)
-API_SERVER = ("default", "kubernetes")
-"""The Service whose endpoints are the API server itself."""
 
 
 class Turn(NamedTuple):

@@ -40,8 +40,10 @@ from pyagent.agent.traffic import Traffic
 from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
+from pyagent.desired.narrow import narrowed
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
+from pyagent.kernel.heap import give_memory_back
 from pyagent.kernel.map_set import is_in_use
 from pyagent.kernel.mounts import cgroup2_root
 from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_addresses
@@ -71,6 +73,7 @@ def run(config: AgentConfig) -> None:
     if config.outside not in ("auto", "off"):
         log.warning("--outside %s: this version does not serve traffic from outside", config.outside)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    give_memory_back()
     _prefer_others_when_memory_ends(config.oom_score_adj)
     # First what can be wrong about the command line: nothing is left behind then.
     source = _source(config, had_objects=is_in_use(config.bpffs))
@@ -187,10 +190,10 @@ def _prefer_others_when_memory_ends(score: int) -> None:
 
 def _source(config: AgentConfig, had_objects: bool) -> Source:
     workloads = config.opt_out == "on"
+    narrow = partial(narrowed, own_node=config.node_name)
     if config.manifests is not None:
-        return ManifestSource(
-            config.manifests, kinds=SERVICE_KINDS | WORKLOAD_KINDS if workloads else SERVICE_KINDS
-        )
+        kinds = SERVICE_KINDS | WORKLOAD_KINDS if workloads else SERVICE_KINDS
+        return ManifestSource(config.manifests, kinds=kinds, narrow=narrow)
     nodes: dict[str, NodeChoice] = {"on": "all", "off": "own", "auto": "auto"}
     return open_api_source(
         config.kubeconfig,
@@ -198,6 +201,7 @@ def _source(config: AgentConfig, had_objects: bool) -> Source:
         config.api_server,
         config.state_dir,
         had_objects=had_objects,
+        narrow=narrow,
     )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pyagent.datapath.decoded import decode_backend
 from pyagent.datapath.held import Freed
-from pyagent.datapath.layout import BACKEND, CHOSEN_SHARDS, NAME_KEY, WORD, NameKind
+from pyagent.datapath.layout import BACKEND, CHOSEN_SHARDS, NAME_KEY, NameKind
 from pyagent.kernel.map_readings import chosen_shards, used
 from pyagent.kernel.map_set import MapSet
 from pyagent.model.address import format_endpoint
@@ -73,16 +73,16 @@ class Traffic:
 
     def give_up(self, maps: MapSet, freed: Iterable[Freed]) -> None:
         """Take the last counts of ids that are about to be cleared."""
-        memory, backends = maps.memory("chosen"), maps.memory("backends")
         capacity = maps.specs["backends"].max_entries
         with self._lock:
             for one in freed:
                 for backend in one.backends:
+                    places = (shard * capacity + backend for shard in range(CHOSEN_SHARDS))
                     counts = (
-                        WORD.unpack_from(memory, (shard * capacity + backend) * WORD.size)[0]
-                        for shard in range(CHOSEN_SHARDS)
+                        int.from_bytes(maps.get("chosen", _U32.pack(i)) or b"", "little") for i in places
                     )
-                    (owner,) = _U32.unpack_from(backends, backend * BACKEND.size + _OWNER)
+                    at = backend * BACKEND.size + _OWNER
+                    (owner,) = _U32.unpack_from(maps.window("backends", at + _U32.size), at)
                     self._gain(backend, sum(counts), owner)
                     if backend < len(self._last):
                         self._last[backend] = 0

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from pyagent.cluster.access import Access, find_kubeconfig, load_credentials
 from pyagent.cluster.addresses import Addresses
 from pyagent.cluster.connection import Connection
+from pyagent.cluster.decode import Narrow, as_it_is
 from pyagent.cluster.event_recorder import EventRecorder
 from pyagent.cluster.node_reflector import NodeReflector
 from pyagent.cluster.reflector import Reflector
@@ -58,15 +59,17 @@ class ApiSource:
         surroundings: Surroundings | None = None,
         timing: Timing = DEFAULT_TIMING,
         had_objects: bool = False,
+        narrow: Narrow = as_it_is,
     ) -> None:
         """Args:
-        had_objects: Services are programmed from an earlier run; see `Reflector`.
+        had_objects, narrow: Services are programmed from an earlier run; see `Reflector`.
         """
         self._access = access
         self._addresses = addresses
         self._around = surroundings or Surroundings()
         self._timing = timing
         self._had_objects = had_objects
+        self._narrow = narrow
         self._wanted = wanted
         self._emit: Emit | None = None
         self._gate = threading.Lock()
@@ -87,7 +90,7 @@ class ApiSource:
             self._follow(pods_of(self._wanted.node_name))
 
     def _follow(self, resource: Resource, had_objects: bool = False) -> None:
-        self._run(Reflector(resource, *self._means(), had_objects))
+        self._run(Reflector(resource, *self._means(), had_objects, self._narrow))
 
     def _means(self) -> tuple[Connection, Emit, Surroundings, Timing]:
         return Connection(self._access, self._addresses), self._pass_on, self._around, self._timing
@@ -137,6 +140,7 @@ def open_api_source(
     api_server: str | None = None,
     state_dir: Path | None = None,
     had_objects: bool = False,
+    narrow: Narrow = as_it_is,
 ) -> ApiSource:
     """A source for the cluster that the flags and the environment name.
 
@@ -145,6 +149,7 @@ def open_api_source(
         api_server: `--api-server HOST:PORT`.
         state_dir: keeps the API server's endpoints over restarts.
         had_objects: Services are programmed from an earlier run.
+        narrow: applied to the objects of lists.
 
     Raises:
         UsageError: there are no usable credentials.
@@ -154,4 +159,4 @@ def open_api_source(
     access = Access(partial(load_credentials, path))
     addresses = Addresses(api_server, state_dir, time.monotonic)
     access.current()
-    return ApiSource(access, addresses, wanted, had_objects=had_objects)
+    return ApiSource(access, addresses, wanted, had_objects=had_objects, narrow=narrow)

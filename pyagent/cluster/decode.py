@@ -8,7 +8,7 @@ changes".
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -17,7 +17,6 @@ from pyagent.model.failures import KubesockError, sanitized
 from pyagent.model.kube_objects import (
     CLUSTER_SCOPED,
     STRUCT_OF,
-    Conditions,
     EndpointSlice,
     Kind,
     KubeObject,
@@ -32,6 +31,11 @@ from pyagent.model.source_events import Problem
 
 MAX_OBJECT_BYTES = 16 << 20  # etcd refuses objects above 1.5 MiB; managed fields and growth have room
 MAX_NAME = 253  # RFC 1123 subdomain
+WHOLE_PAGE_BYTES = 2 << 20
+"""Up to here a page is decoded in one call; a longer one item by item, so that few exist at a time."""
+
+Narrow = Callable[[KubeObject], KubeObject]
+"""Turns an object into a smaller one that means the same."""
 
 API_VERSIONS: dict[str, frozenset[str]] = {
     "Service": frozenset({"v1"}),
@@ -50,6 +54,11 @@ UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?\Z")
+
+
+def as_it_is(obj: KubeObject) -> KubeObject:
+    """Narrows nothing."""
+    return obj
 
 
 class NotReadable(KubesockError):
@@ -205,20 +214,23 @@ def identity_problem(kind: str, metadata: Metadata) -> Problem | None:
     return None
 
 
-def decode_list(kind: Kind, body: bytes | bytearray) -> ListPage:
+def decode_list(kind: Kind, body: bytes | bytearray, narrow: Narrow = as_it_is) -> ListPage:
     """Decode one page of a list.
 
     Args:
         kind: the kind of its items.
         body: the JSON text; it is not kept.
+        narrow: applied to each object; of a long page, before the next one is decoded.
 
     Raises:
         NotReadable: the text is cut, no JSON, or no list of this kind.
     """
+    if len(body) > WHOLE_PAGE_BYTES:
+        return _decode_items(kind, body, narrow)
     try:
         page = _LIST_DECODER[kind].decode(body)
     except UNREADABLE:
-        return _decode_items(kind, body)
+        return _decode_items(kind, body, narrow)
     _check_list_version(kind, page.api_version)
     objects: list[KubeObject] = []
     problems: list[Problem] = []
@@ -227,7 +239,7 @@ def decode_list(kind: Kind, body: bytes | bytearray) -> ListPage:
         if problem:
             problems.append(problem)
         else:
-            objects.append(share_strings(item))
+            objects.append(narrow(item))
     return ListPage(objects, page.metadata.resource_version, page.metadata.continue_, tuple(problems))
 
 
@@ -261,7 +273,7 @@ def decode_object(
     if default_namespace and not decoded.metadata.namespace and kind not in CLUSTER_SCOPED:
         metadata = msgspec.structs.replace(decoded.metadata, namespace=default_namespace)
         decoded = msgspec.structs.replace(decoded, metadata=metadata)
-    return identity_problem(kind, decoded.metadata) or share_strings(decoded)
+    return identity_problem(kind, decoded.metadata) or decoded
 
 
 def decode_watch_line(kind: Kind, line: bytes | bytearray | memoryview) -> WatchLine:
@@ -303,7 +315,7 @@ def decode_status(body: bytes | bytearray | msgspec.Raw) -> Status:
     return Status(status.code, _printable(status.reason), _printable(status.message, 300))
 
 
-def _decode_items(kind: Kind, body: bytes | bytearray) -> ListPage:
+def _decode_items(kind: Kind, body: bytes | bytearray, narrow: Narrow) -> ListPage:
     try:
         page = _RAW_LIST.decode(body)
     except UNREADABLE as error:
@@ -314,12 +326,21 @@ def _decode_items(kind: Kind, body: bytes | bytearray) -> ListPage:
     objects: list[KubeObject] = []
     problems: list[Problem] = []
     for raw in page.items or ():
-        found = decode_object(kind, raw)
+        found = _decode_item(kind, raw)
         if isinstance(found, Problem):
             problems.append(found)
         else:
-            objects.append(found)
+            objects.append(narrow(found))
     return ListPage(objects, page.metadata.resource_version, page.metadata.continue_, tuple(problems))
+
+
+def _decode_item(kind: Kind, raw: msgspec.Raw) -> KubeObject | Problem:
+    """As a list decodes it, or as `decode_object` does, which finds out what is wrong."""
+    try:
+        item = _OBJECT_DECODER[kind].decode(raw)
+    except UNREADABLE:
+        return decode_object(kind, raw)
+    return identity_problem(kind, item.metadata) or item
 
 
 def _check_list_version(kind: Kind, version: str) -> None:
@@ -359,33 +380,3 @@ def _problem_of(
 def _printable(text: str, limit: int = 160) -> str:
     """Untrusted text for one line of a log; names that are fine stay as they are."""
     return text if len(text) <= limit and text.isprintable() else sanitized(text, limit)
-
-
-_shared_conditions: dict[tuple[bool | None, bool | None, bool | None], Conditions] = {}
-
-
-def share_strings(decoded: KubeObject) -> KubeObject:
-    """Let the endpoints of all slices share their node names, zones and conditions.
-
-    Ten thousand slices repeat a few hundred of them; each repetition would be a string of its own.
-    `sys.intern` forgets a string with its last user, so nothing grows over time.
-    """
-    if not isinstance(decoded, EndpointSlice):
-        return decoded
-    assign = msgspec.structs.force_setattr
-    for endpoint in decoded.endpoints or ():
-        if endpoint.nodeName:
-            assign(endpoint, "nodeName", sys.intern(endpoint.nodeName))
-        if endpoint.zone:
-            assign(endpoint, "zone", sys.intern(endpoint.zone))
-        conditions = endpoint.conditions
-        if conditions is not None:
-            key = (conditions.ready, conditions.serving, conditions.terminating)
-            assign(endpoint, "conditions", _shared_conditions.setdefault(key, conditions))
-        target = endpoint.targetRef
-        if target is not None:
-            if target.kind:
-                assign(target, "kind", sys.intern(target.kind))
-            if target.namespace:
-                assign(target, "namespace", sys.intern(target.namespace))
-    return decoded

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pyagent.cluster.decode import UNREADABLE, decode_object, field_and_reason
+from pyagent.cluster.decode import UNREADABLE, Narrow, as_it_is, decode_object, field_and_reason
 from pyagent.cluster.yaml_documents import BadYaml, read_documents
 from pyagent.model.failures import sanitized
 from pyagent.model.kube_objects import SERVICE_KINDS, Kind, KubeObject
@@ -51,15 +51,18 @@ def file_problem(name: str, reason: str, line: int = 0) -> Problem:
     return Problem(FILE_PROBLEM, "", shown, "", reason, f"{shown}:{line}" if line else shown)
 
 
-def read_manifest(name: str, data: bytes, kinds: Collection[str] = SERVICE_KINDS) -> FileContent:
+def read_manifest(
+    name: str, data: bytes, kinds: Collection[str] = SERVICE_KINDS, narrow: Narrow = as_it_is
+) -> FileContent:
     """The objects in a file.
 
     Args:
         name: the file's name; `.json` is read as JSON alone.
         data: its bytes.
         kinds: objects of others are passed over.
+        narrow: applied to each object before the next one is decoded.
     """
-    reader = _Reader(name, kinds)
+    reader = _Reader(name, kinds, narrow)
     if name.endswith(".json") or data.lstrip()[:1] == b"{":
         try:
             top = _TOP.decode(data)
@@ -80,8 +83,9 @@ def read_manifest(name: str, data: bytes, kinds: Collection[str] = SERVICE_KINDS
 
 
 class _Reader:
-    def __init__(self, name: str, kinds: Collection[str]) -> None:
+    def __init__(self, name: str, kinds: Collection[str], narrow: Narrow) -> None:
         self._name = name
+        self._narrow = narrow
         self._kinds = kinds
         self._objects: dict[Key, KubeObject] = {}
         self._problems: list[Problem] = []
@@ -137,7 +141,7 @@ class _Reader:
             reason = f"{kind} {key.namespace}/{key.name} appears twice; the first one counts"
             self._problems.append(file_problem(self._name, reason, line or _line_of(raw, data)))
             return
-        self._objects[key] = found
+        self._objects[key] = self._narrow(found)
 
     def _ignored(self, kind: str) -> None:
         log.debug("%s: %s is not followed", self._name, sanitized(kind))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pyagent.cluster.decode import Narrow, as_it_is
 from pyagent.cluster.directory_watch import Changes, DirectoryWatch, InotifyWatch, PollingWatch
 from pyagent.cluster.manifest_file import MAX_FILE_BYTES, FileContent, file_problem, read_manifest
 from pyagent.cluster.manifest_state import ManifestState
@@ -55,10 +56,13 @@ class ManifestSource:
         directory: Path,
         watch: Callable[[Path], DirectoryWatch] = open_watch,
         kinds: frozenset[Kind] = SERVICE_KINDS,
+        narrow: Narrow = as_it_is,
     ) -> None:
         """Args:
         kinds: objects of others are passed over.
+        narrow: applied to every object, which is kept.
         """
+        self._narrow = narrow
         self._kinds = tuple(kind for kind in STRUCT_OF if kind in kinds)
         self._directory = directory
         self._open_watch = watch
@@ -184,7 +188,7 @@ class ManifestSource:
             reason = f"cannot be read: {(error.strerror or str(error)).lower()}"
             return FileContent({}, (), file_problem(name, reason)), None
         settled = time.time() - max(status.st_mtime, status.st_ctime) > UNSETTLED_SECONDS
-        return read_manifest(name, data, self._kinds), _sign(status) if settled else None
+        return read_manifest(name, data, self._kinds, self._narrow), _sign(status) if settled else None
 
     def _pass_on(self, event: SourceEvent) -> None:
         with self._gate:

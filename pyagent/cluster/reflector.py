@@ -8,12 +8,12 @@ cost a bounded rate.
 
 from __future__ import annotations
 
-import logging
+import ssl
 from typing import Literal
 
 from pyagent.cluster.backoff import Backoff, ResumeBudget, jittered
-from pyagent.cluster.connection import Answer, Connection, TooLarge, is_about_trust
-from pyagent.cluster.decode import NotReadable, WatchLine, decode_list, decode_watch_line
+from pyagent.cluster.connection import Answer, Connection
+from pyagent.cluster.decode import Narrow, NotReadable, WatchLine, as_it_is, decode_list, decode_watch_line
 from pyagent.cluster.lines import LineSplitter
 from pyagent.cluster.refusals import TRANSIENT, Expired, Refused, failure_in_stream, refusal
 from pyagent.cluster.resources import Resource, list_query, watch_query
@@ -22,13 +22,7 @@ from pyagent.model.failures import ClusterUnreachable, KubesockError
 from pyagent.model.kube_objects import KubeObject
 from pyagent.model.source_events import Changed, Deleted, Emit, Malformed, Problem, Replaced, SourceState
 
-log = logging.getLogger(__name__)
-
 MAX_PAGE_BYTES = 1 << 29  # servers before 1.34 ignore `limit` for resourceVersion=0
-MAX_LIST_BYTES = 1 << 31
-MAX_LIST_PAGES = 5000
-MAX_LIST_OBJECTS = 500_000
-"""Three times the Pods, fifty times the Services that Kubernetes is tested with: a list beyond is a fault."""
 
 
 class Reflector:
@@ -42,10 +36,12 @@ class Reflector:
         surroundings: Surroundings,
         timing: Timing = DEFAULT_TIMING,
         had_objects: bool = False,
+        narrow: Narrow = as_it_is,
     ) -> None:
         """Args:
         had_objects: objects of this kind are in use from an earlier run, so that even a first list is
             believed to be empty only when confirmed.
+        narrow: applied to the objects of lists, which are many.
         """
         self.resource = resource
         self.figures = Figures()
@@ -54,9 +50,9 @@ class Reflector:
         self._around = surroundings
         self._timing = timing
         self._held_any = had_objects
+        self._narrow = narrow
         self._cursor = ""
-        # What is in use may be newer than what a server has at hand: then only a quorum will do.
-        self._list_version = "" if had_objects else "0"
+        self._list_version = "0"
         self._path = 0
         self._fields = True
         self._streamed_lists = True
@@ -73,22 +69,10 @@ class Reflector:
         self._say("connecting")
         while True:
             try:
-                self._around.sleep(self._guarded_round())
+                self._around.sleep(self._round())
             except Stopped:
                 self._connection.close()
                 return
-
-    def _guarded_round(self) -> float:
-        """A thread that ended would leave its kind as it is, without a word."""
-        try:
-            return self._round()
-        except Stopped:
-            raise
-        except Exception as error:
-            log.exception("following %s: unforeseen, please report it", self.resource.plural)
-            self._connection.close()
-            self._forget()
-            return self._failed(KubesockError(f"{type(error).__name__}: {error}"), self._failures.next())
 
     def cut(self) -> None:
         """Wake the thread out of any read, for good."""
@@ -105,9 +89,8 @@ class Reflector:
             if not self._cursor and not (self._streamed_lists and not self._skip_streamed_list):
                 return self._list()
             return self._watch()
-        except (Expired, NotReadable, TooLarge) as error:
-            # A line that cannot be read would not be readable the next time either: a list skips it, and
-            # comes in pages.
+        except (Expired, NotReadable) as error:
+            # A line that cannot be read would not be readable the next time either: a list skips it.
             self._forget()
             if self._around.now() - self._replaced_at > 2 * self._timing.backoff_longest:
                 self._relists.worked()
@@ -135,29 +118,18 @@ class Reflector:
     def _read_list(self, version: str) -> tuple[list[KubeObject], list[Problem], str, float]:
         objects: list[KubeObject] = []
         problems: list[Problem] = []
-        token, received, size = "", 0.0, 0
+        token, received = "", 0.0
         self.figures.lists += 1
-        for _ in range(MAX_LIST_PAGES):
+        while True:
             query = list_query(self.resource, self._fields, version, token)
             answer = self._request(query, self.resource.accept(watch=False))
-            body = answer.read_all(MAX_PAGE_BYTES)
-            page = decode_list(self.resource.kind, body)
-            size += len(body)
+            page = decode_list(self.resource.kind, answer.read_all(MAX_PAGE_BYTES), self._narrow)
             received = self.figures.last_byte = self._around.now()
             objects += page.objects
             problems += page.problems
             token = page.continue_token
             if not token:
                 return objects, problems, page.resource_version, received
-            self._check_size(len(objects) + len(problems), size)
-        raise NotReadable(f"the list of {self.resource.plural} has more than {MAX_LIST_PAGES} pages")
-
-    def _check_size(self, objects: int, size: int = 0) -> None:
-        if objects > MAX_LIST_OBJECTS or size > MAX_LIST_BYTES:
-            raise NotReadable(
-                f"the list of {self.resource.plural} is beyond measure: more than {MAX_LIST_OBJECTS} objects "
-                f"or {MAX_LIST_BYTES >> 20} MiB"
-            )
 
     def _believed(self, count: int) -> bool:
         """Whether a list of this length can be passed on.
@@ -237,10 +209,10 @@ class Reflector:
         key = (event.namespace, event.name)
         match event.type:
             case "ADDED" | "MODIFIED":
-                found = event.object or event.problem
-                if found is not None:
-                    initial[key] = found
-                    self._check_size(len(initial))
+                if event.object is not None:
+                    initial[key] = self._narrow(event.object)
+                elif event.problem is not None:
+                    initial[key] = event.problem
             case "DELETED":
                 initial.pop(key, None)
             case "ERROR":
@@ -313,7 +285,7 @@ class Reflector:
             answer = self._connection.get(path, self._timing.read, accept)
             renew = answer.status == 401
         except ClusterUnreachable as error:
-            if not is_about_trust(error):
+            if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
                 raise
             renew = True
         if renew:

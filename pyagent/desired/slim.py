@@ -15,14 +15,20 @@ from pyagent.model.kube_objects import (
 )
 
 
-def slim_service(service: Service) -> Service:
+class SlimService(Service, frozen=True, gc=False):
+    """A Service without what no rule reads."""
+
+
+def slim_service(service: Service) -> SlimService:
     """The same Service to every rule; two that differ only in what no rule reads become equal."""
+    if isinstance(service, SlimService):
+        return service
     metadata, spec = service.metadata, service.spec
     labels = metadata.labels or {}
     balancer = service.status.loadBalancer if service.status else None
-    return Service(
+    return SlimService(
         Metadata(
-            metadata.name,
+            intern(metadata.name),
             intern(metadata.namespace),
             {LABEL_SERVICE_PROXY_NAME: ""} if LABEL_SERVICE_PROXY_NAME in labels else None,
             None,

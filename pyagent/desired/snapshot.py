@@ -10,6 +10,7 @@ import msgspec
 
 from pyagent.desired.endpoints import SliceEndpoints, read_slice
 from pyagent.desired.names import MAX_LABEL, MAX_NAME, is_label, is_name
+from pyagent.desired.narrow import ReadSlice
 from pyagent.desired.nodes import NodeFacts, read_node
 from pyagent.desired.problems import MAX_FINDINGS, Findings
 from pyagent.desired.service_addresses import ServiceRanges, read_service_cidr
@@ -166,22 +167,10 @@ class Snapshot:
             self._dirty.services[name] = None
 
     def _put_slice(self, name: ServiceName, obj: EndpointSlice) -> None:
-        labels = obj.metadata.labels or {}
-        service = labels.get(LABEL_SERVICE_NAME, "")
-        if LABEL_HEADLESS in labels:
-            self.delete("EndpointSlice", *name)
+        fresh = obj.read if isinstance(obj, ReadSlice) else self._read_slice(name, obj)
+        if fresh is None:
             return
-        owner = (name[0], service)
-        known = self._services.get(owner)
-        if known is not None:
-            service = known.metadata.name  # the same object: one string less for each slice
-        elif not is_name(service, MAX_LABEL):
-            self.delete("EndpointSlice", *name)
-            findings = Findings("EndpointSlice", *name)
-            findings.add(f"metadata.labels[{LABEL_SERVICE_NAME}]", _label_reason(service))
-            self._note(("EndpointSlice", *name), findings.problems())
-            return
-        fresh = read_slice(obj, service, self.node_name)
+        owner = (name[0], fresh.service)
         self._note(("EndpointSlice", *name), fresh.problems)
         old = self._slices.get(name)
         if old == fresh:
@@ -192,6 +181,21 @@ class Snapshot:
         others = self._slices_of.get(owner)
         self._slices_of[owner] = _with(others, fresh) if others else (fresh,)
         self._dirty.services[owner] = None
+
+    def _read_slice(self, name: ServiceName, obj: EndpointSlice) -> SliceEndpoints | None:
+        """None if it is not to be served; it is gone then."""
+        labels = obj.metadata.labels or {}
+        service = labels.get(LABEL_SERVICE_NAME, "")
+        if LABEL_HEADLESS in labels:
+            self.delete("EndpointSlice", *name)
+            return None
+        if not is_name(service, MAX_LABEL):
+            self.delete("EndpointSlice", *name)
+            findings = Findings("EndpointSlice", *name)
+            findings.add(f"metadata.labels[{LABEL_SERVICE_NAME}]", _label_reason(service))
+            self._note(("EndpointSlice", *name), findings.problems())
+            return None
+        return read_slice(obj, intern(service), self.node_name)
 
     def _remove_slice(self, name: ServiceName) -> None:
         old = self._slices.pop(name, None)

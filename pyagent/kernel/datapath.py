@@ -30,6 +30,7 @@ from pyagent.kernel.links import (
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_copy import copy_contents
 from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to
+from pyagent.kernel.map_readings import used
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.kernel.program_cache import ProgramCache
@@ -124,7 +125,7 @@ class Datapath:
     @property
     def keeps_programs(self) -> bool:
         """The pinned links run just the programs that we would load: nothing to compile."""
-        meta = META.as_dict(self.maps.memory("meta")[: META.size])
+        meta = META.as_dict(self.maps.window("meta", META.size)[: META.size])
         attached = {state.hook for state in self.links.states() if state.attached}
         return meta["program_tag"] == self.unit.tag and attached == self.hooks
 
@@ -222,7 +223,7 @@ class Datapath:
 
     def store_node_again(self) -> bool:
         """Make good what somebody else wrote over what `store_node` told; whether there was anything."""
-        memory = self.maps.memory("config")
+        memory = self.maps.window("config", CONFIG.size)
         if all(memory[s.offset : s.offset + len(s.data)] == s.data for s in self._node):
             return False
         self.maps.apply(self._node)
@@ -244,13 +245,13 @@ class Datapath:
         maps = self.maps
         return RawMaps(
             frontends=dict(maps.items("frontends")),
-            sets=maps.memory("sets")[:],
-            slots=maps.memory("slots")[:],
-            backends=maps.memory("backends")[:],
+            sets=used(maps, "sets"),
+            slots=used(maps, "slots"),
+            backends=used(maps, "backends"),
             names=dict(maps.items("names")),
             service_addresses=dict(maps.items("service_addresses")),
             node_addresses=dict(maps.items("node_addresses")),
-            config=maps.memory("config")[: CONFIG.size],
+            config=maps.window("config", CONFIG.size)[: CONFIG.size],
         )
 
     def repair(self) -> list[str]:

@@ -29,9 +29,9 @@ def copy_contents(old: MapSet, new: MapSet) -> None:
 
 
 def _copy_array(name: str, old: MapSet, new: MapSet) -> None:
-    source, target = old.memory(name), new.memory(name)
     shards = CHOSEN_SHARDS if name == "chosen" else 1
     before = old.specs[name].max_entries // shards * old.specs[name].value_size
     after = new.specs[name].max_entries // shards * new.specs[name].value_size
-    for shard in range(shards):
-        target[shard * after : shard * after + before] = source[shard * before : (shard + 1) * before]
+    with old.borrowed(name) as source, new.borrowed(name) as target:
+        for shard in range(shards):
+            target[shard * after : shard * after + before] = source[shard * before : (shard + 1) * before]

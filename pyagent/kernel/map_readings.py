@@ -25,16 +25,16 @@ def used(maps: MapSet, name: str) -> bytes:
     """A copy of an mmapable array without the zeros at its end."""
     spec = maps.specs[name]
     stride = spec.value_size + 7 & ~7
-    memory = maps.memory(name)
-    end = spec.max_entries * stride
-    while end >= _CHUNK and memory[end - _CHUNK : end] == _ZEROS:
-        end -= _CHUNK
-    length = len(memory[:end].rstrip(b"\0"))
-    return memory[: -(-length // stride) * stride]
+    with maps.borrowed(name) as memory:
+        end = spec.max_entries * stride
+        while end >= _CHUNK and memory[end - _CHUNK : end] == _ZEROS:
+            end -= _CHUNK
+        length = len(memory[:end].rstrip(b"\0"))
+        return memory[: -(-length // stride) * stride]
 
 
 def chosen_shards(maps: MapSet, backends: int) -> tuple[bytes, ...]:
     """For each shard of `chosen` the 64-bit counts of the first `backends` ids."""
-    memory = maps.memory("chosen")
     shard = maps.specs["chosen"].max_entries // CHOSEN_SHARDS * 8
-    return tuple(memory[i * shard : i * shard + min(backends * 8, shard)] for i in range(CHOSEN_SHARDS))
+    with maps.borrowed("chosen") as memory:
+        return tuple(memory[i * shard : i * shard + min(backends * 8, shard)] for i in range(CHOSEN_SHARDS))

@@ -6,6 +6,7 @@ A set lives in its own folder below `--bpffs`, `v<layout>-<generation>` (bpffs r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -34,6 +35,11 @@ from pyagent.model.failures import (
 
 CURRENT = "current"
 BATCH = 4096
+WINDOW_STEP = 1 << 18
+COUNTERS = frozenset({"chosen", "refused"})
+"""Large arrays of which one element is written now and then: not worth mapping."""
+
+COUNTER_SIZE = 8
 _NO_BATCH = {errno.EINVAL, errno.EOPNOTSUPP, 524}  # 524: ENOTSUPP, which never should leave the kernel
 
 
@@ -66,6 +72,7 @@ class MapSet:
         self._fds = fds
         self._writable = writable
         self._memory: dict[str, mmap.mmap] = {}
+        self._windows: dict[str, mmap.mmap] = {}
         self._no_batch: set[str] = set()
 
     @classmethod
@@ -121,26 +128,52 @@ class MapSet:
         """Be the other set from now on: whoever holds this one reads and writes the other's maps."""
         self.close()
         self.folder, self.specs = other.folder, other.specs
-        self._fds, self._memory, self._no_batch = other._fds, other._memory, other._no_batch
+        self._fds, self._no_batch = other._fds, other._no_batch
+        self._memory, self._windows = other._memory, other._windows
 
     def close(self) -> None:
-        for memory in self._memory.values():
+        for memory in (*self._memory.values(), *self._windows.values()):
             memory.close()
+        self._windows.clear()
         for fd in self._fds.values():
             os.close(fd)
         self._memory.clear()
         self._fds.clear()
 
     def memory(self, name: str) -> mmap.mmap:
-        """The whole array, shared with the kernel."""
+        """The whole array, shared with the kernel, for whoever does not live long: see `window`."""
         if name not in self._memory:
-            spec = self.specs[name]
-            stride = (spec.value_size + 7) & ~7
-            protection = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
-            page = mmap.PAGESIZE
-            length = (stride * spec.max_entries + page - 1) // page * page
-            self._memory[name] = mmap.mmap(self._fds[name], length, mmap.MAP_SHARED, protection)
+            self._memory[name] = self._map(name, self._length(name))
         return self._memory[name]
+
+    @contextlib.contextmanager
+    def borrowed(self, name: str) -> Iterator[mmap.mmap]:
+        """The whole array for a moment."""
+        with self._map(name, self._length(name)) as memory:
+            yield memory
+
+    def window(self, name: str, end: int) -> mmap.mmap:
+        """The array at least up to the byte `end`, as far as it exists.
+
+        The kernel gives a process that maps an array all of its pages at once, used or not, and counts them
+        as the process's.
+        """
+        found = self._windows.get(name)
+        if found is None or len(found) < min(end, self._length(name)):
+            if found is not None:
+                found.close()
+            wanted = min(-(-max(end, 1) // WINDOW_STEP) * WINDOW_STEP, self._length(name))
+            found = self._windows[name] = self._map(name, wanted)
+        return found
+
+    def _length(self, name: str) -> int:
+        spec = self.specs[name]
+        stride = (spec.value_size + 7) & ~7
+        return -(-stride * spec.max_entries // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    def _map(self, name: str, length: int) -> mmap.mmap:
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
+        return mmap.mmap(self._fds[name], length, mmap.MAP_SHARED, protection)
 
     def apply(self, writes: Iterable[Write]) -> int:
         """Carry out the writes of a plan in their order; neighbours in one map go as one batch.
@@ -166,8 +199,12 @@ class MapSet:
         return count
 
     def _store(self, write: Store) -> None:
-        memory = self.memory(write.map)
         size = len(write.data)
+        index = write.offset // size
+        if write.map in COUNTERS and size == COUNTER_SIZE and index < self.specs[write.map].max_entries:
+            bpf.map_update(self._fds[write.map], struct.pack("=I", index), write.data)
+            return
+        memory = self.window(write.map, write.offset + size)
         if size in (4, 8):
             # One item of a cast view is one store instruction: no reader sees half of it.
             code: Literal["Q", "I"] = "Q" if size == 8 else "I"

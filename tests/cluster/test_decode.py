@@ -18,7 +18,7 @@ from pyagent.cluster.decode import (
     decode_watch_line,
 )
 from pyagent.cluster.lines import LineSplitter
-from pyagent.model.kube_objects import STRUCT_OF, EndpointSlice, Kind, Service
+from pyagent.model.kube_objects import STRUCT_OF, Kind, Service
 from pyagent.model.source_events import Problem
 from tests.cluster.support import endpoint_slice, service
 
@@ -195,21 +195,6 @@ def test_every_item_of_a_list_is_an_object_or_a_printable_problem(kind: Kind, it
     page = decode_list(kind, body)
     assert len(page.objects) + len(page.problems) == len(items)
     assert all(str(problem).isprintable() for problem in page.problems)
-
-
-def test_repeated_strings_of_slices_are_shared() -> None:
-    endpoints = [
-        {"addresses": [f"10.0.0.{i}"], "nodeName": "node-1", "zone": "z", "conditions": {"ready": True}}
-        for i in range(3)
-    ]
-    page = decode_list(
-        "EndpointSlice",
-        msgspec.json.encode({"metadata": {}, "items": [endpoint_slice("a", "s") | {"endpoints": endpoints}]}),
-    )
-    (one,) = page.objects
-    assert isinstance(one, EndpointSlice)
-    assert len({id(e.nodeName) for e in one.endpoints or ()}) == 1
-    assert len({id(e.conditions) for e in one.endpoints or ()}) == 1
 
 
 @given(

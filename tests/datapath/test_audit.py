@@ -122,3 +122,11 @@ def test_a_plan_in_the_middle_of_a_walk_alters_nothing(node: Node) -> None:
         assert node.look(turn) == []
         node.change(SERVICES + turn)
     assert [node.look(20) for _ in range(LOOKS)] == [[]] * LOOKS
+
+
+def test_maps_without_entries_are_right(bpffs: Path) -> None:
+    bpffs.mkdir()
+    maps, held = MapSet.create(bpffs / "v1-1", SIZES), HeldState(SIZES)
+    maps.apply(plan(held, Desired().full(), complete=True).writes)
+    assert Audit(maps).altered(held, frozenset(), 1) == []
+    maps.close()
