@@ -17,6 +17,7 @@ from pyagent.agent.histogram import (
 from pyagent.datapath.draft import Unfit
 from pyagent.model.address import Family, format_address
 from pyagent.model.kube_objects import Kind
+from pyagent.model.service import ServicePortKey
 from pyagent.model.source_events import Problem, SourceState
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ STALE_SECONDS = 60.0
 
 
 PROBLEMS_LOGGED = 50
+UNFIT_LOGGED = 20
 """Of one change: a list of nothing but bad objects must not bury what else the log says."""
 
 
@@ -213,9 +215,17 @@ class Facts:
 
     def unfit(self, found: Iterable[Unfit]) -> None:
         """What the maps have no room for now; the rest works."""
-        names = tuple(sorted(dict.fromkeys(map(_unfit_text, found))))
+        in_order = sorted(found, key=_services_first)
+        names = tuple(dict.fromkeys(map(_unfit_text, in_order)))
         with self._lock:
-            self._unfit = names
+            before, self._unfit = self._unfit, names
+        fresh = [name for name in names if name not in set(before)]
+        for name in fresh[:UNFIT_LOGGED]:
+            log.warning("no room: %s", name)
+        if len(fresh) > UNFIT_LOGGED:
+            log.warning("no room: %d more; `kubesock diff` lists all", len(fresh) - UNFIT_LOGGED)
+        if before and not names:
+            log.info("there is room for everything again")
 
     def local_endpoints(self, without: Mapping[tuple[str, Family], int]) -> None:
         """How many service ports have endpoints but none on this node.
@@ -336,6 +346,10 @@ class Facts:
             silent = f": {self._probe_error}" if self._probe_error else " yet"
             reasons.append(f"the self-probe saw no translation{silent}")
         return tuple(reasons)
+
+
+def _services_first(unfit: Unfit) -> tuple[bool, str]:
+    return not isinstance(unfit.subject, ServicePortKey), str(unfit.subject)
 
 
 def _unfit_text(unfit: Unfit) -> str:

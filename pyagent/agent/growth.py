@@ -42,19 +42,30 @@ class LargerReady(msgspec.Struct, frozen=True):
 
 
 def larger_capacities(
-    now: Capacities, usage: Mapping[str, tuple[int, int]], full: frozenset[str]
+    now: Capacities, usage: Mapping[str, tuple[int, int]], full: Mapping[str, int]
 ) -> Capacities | None:
     """Sizes with room again; None if there is room everywhere.
 
     Args:
         usage: map -> (entries, capacity).
-        full: maps in which something found no room.
+        full: map -> how many things found no room there; each needs one entry at least.
     """
-    crowded = full | {name for name, (used, room) in usage.items() if used > NEARLY_FULL * room}
-    fields = {_CAPACITY_OF_MAP[name] for name in crowded if name in _CAPACITY_OF_MAP}
-    grown = {name: min(MOST, getattr(now, name) * FACTOR) for name in fields}
-    wanted = now._replace(**grown)
-    return None if wanted == now else wanted
+    wanted: dict[str, int] = {}
+    for name, field in _CAPACITY_OF_MAP.items():
+        used, room = usage.get(name, (0, getattr(now, field)))
+        missing = full.get(name, 0)
+        if missing or used > NEARLY_FULL * room:
+            # What found no room may do so by being large, so the entries in use say too little of it.
+            wanted[field] = max(wanted.get(field, 0), _doubled(getattr(now, field), used + missing))
+    larger = now._replace(**wanted)
+    return None if larger == now else larger
+
+
+def _doubled(size: int, needed: int) -> int:
+    size *= FACTOR
+    while needed > NEARLY_FULL * size and size < MOST:
+        size *= FACTOR
+    return min(MOST, size)
 
 
 class Growth:
@@ -76,7 +87,7 @@ class Growth:
         self._preparing = False
         self._not_before = 0.0
 
-    def consider(self, usage: Mapping[str, tuple[int, int]], full: frozenset[str]) -> None:
+    def consider(self, usage: Mapping[str, tuple[int, int]], full: Mapping[str, int]) -> None:
         """Have larger maps prepared if these get full; not before hooks use them at all."""
         if self._preparing or not self._datapath.attached or self._clock() < self._not_before:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
@@ -283,6 +284,8 @@ class Loop:
             return
         self._dirty = False
         self._tell(turn, started)
+        if self._programmer.unfit:
+            self._make_room()
         if turn.complete or turn.change.services:
             self._look_for_stale_sockets()
         self._applied(turn.change, self._programmer.desired, self._programmer.snapshot)
@@ -308,7 +311,10 @@ class Loop:
         self._audit_at = self._clock() + AUDIT_SECONDS
         self._programmer.audit()
         self._undo_others()
-        full = frozenset(unfit.map for unfit in self._programmer.unfit)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        full = Counter(unfit.map for unfit in self._programmer.unfit)
         self._growth.consider(self._programmer.usage, full)
 
     def _undo_others(self) -> None:

@@ -247,9 +247,9 @@ def test_what_does_not_fit_is_named(clock: Clock) -> None:
         ]
     )
     assert facts.view().unfit == (
+        "shop/web:http/TCP: map frontends is full",
         "10.96.0.0/12: map service_addresses is full",
         "192.0.2.1: map node_addresses is full",
-        "shop/web:http/TCP: map frontends is full",
     )
     facts.unfit([])
     assert facts.view().unfit == ()

@@ -9,25 +9,30 @@ SMALL = Capacities(frontends=100, sets=100, slots=1000, backends=100, service_po
 
 
 def test_maps_with_room_stay_as_they_are() -> None:
-    assert larger_capacities(SMALL, {"frontends": (80, 100)}, frozenset()) is None
+    assert larger_capacities(SMALL, {"frontends": (80, 100)}, {}) is None
 
 
 def test_a_map_that_is_more_than_four_fifths_full_doubles_alone() -> None:
-    assert larger_capacities(SMALL, {"frontends": (81, 100)}, frozenset()) == SMALL._replace(frontends=200)
+    assert larger_capacities(SMALL, {"frontends": (81, 100)}, {}) == SMALL._replace(frontends=200)
 
 
 def test_a_map_where_something_found_no_room_doubles_however_full_it_is() -> None:
-    assert larger_capacities(SMALL, {}, frozenset({"slots"})) == SMALL._replace(slots=2000)
+    assert larger_capacities(SMALL, {}, {"slots": 1}) == SMALL._replace(slots=2000)
+
+
+def test_a_map_grows_by_what_is_missing_at_once() -> None:
+    grown = larger_capacities(SMALL, {"frontends": (100, 100)}, {"frontends": 900, "names": 3})
+    assert grown == SMALL._replace(frontends=1600, service_ports=200)
 
 
 def test_names_and_refusals_grow_with_the_service_ports() -> None:
-    assert larger_capacities(SMALL, {}, frozenset({"names"})) == SMALL._replace(service_ports=200)
+    assert larger_capacities(SMALL, {}, {"names": 1}) == SMALL._replace(service_ports=200)
 
 
 def test_there_is_an_end() -> None:
     huge = SMALL._replace(backends=MOST)
-    assert larger_capacities(huge, {"backends": (MOST, MOST)}, frozenset()) is None
+    assert larger_capacities(huge, {"backends": (MOST, MOST)}, {}) is None
 
 
 def test_maps_that_cannot_grow_are_left_alone() -> None:
-    assert larger_capacities(SMALL, {"affinity": (100, 100)}, frozenset({"affinity"})) is None
+    assert larger_capacities(SMALL, {"affinity": (100, 100)}, {"affinity": 1}) is None
