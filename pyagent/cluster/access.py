@@ -16,7 +16,8 @@ import msgspec
 from pyagent.model.failures import ClusterUnreachable, UsageError, sanitized
 
 CREDENTIALS_SCRIPT = Path(__file__).with_name("credentials.py")
-RENEW_SECONDS = 2.0  # not more often: each renewal is a process
+RENEW_SECONDS = (2.0, 60.0)
+"""Between two renewals, each of which is a process; longer and longer while they bring nothing new."""
 CHILD_SECONDS = 30.0  # exec plugins may ask the network
 
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -79,6 +80,8 @@ def load_credentials(kubeconfig: str, timeout: float = CHILD_SECONDS) -> Credent
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
+    except OSError as error:
+        raise ClusterUnreachable(f"{where}: no process can be started to read it: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise ClusterUnreachable(
             f"{where}: the credential plugin did not answer within {timeout:.0f} s; run it by hand"
@@ -122,7 +125,7 @@ def tls_context(credentials: Credentials) -> ssl.SSLContext:
             context.verify_mode = ssl.CERT_NONE
         if credentials.client_certificate:
             _load_client_certificate(context, credentials)
-    except (ssl.SSLError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"certificates of the cluster credentials are not usable: {error}") from None
     return context
 
@@ -140,14 +143,16 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
 class Access:
     """Credentials shared by all connections; renewed when the server refuses them. Thread-safe."""
 
-    def __init__(self, load: Callable[[], Credentials]) -> None:
+    def __init__(self, load: Callable[[], Credentials], now: Callable[[], float] = time.monotonic) -> None:
         """Args: load: reads the credentials anew, raising UsageError or ClusterUnreachable."""
         self._load = load
+        self._now = now
         self._lock = threading.Lock()
         self._current: Credentials | None = None
         self._context: ssl.SSLContext | None = None
         self._token_stamp: tuple[int, int, int] | None = None
-        self._renewed_at = -RENEW_SECONDS
+        self._renew_at = 0.0
+        self._renew_wait = RENEW_SECONDS[0]
 
     def current(self) -> tuple[Credentials, ssl.SSLContext]:
         """The credentials to use now; a token file that changed has been read again."""
@@ -159,15 +164,20 @@ class Access:
             return self._current, self._context
 
     def renew(self, refused: Credentials) -> None:
-        """Read everything again, unless that was done since `refused` was handed out or a moment ago.
+        """Read everything again, unless that was done since `refused` was handed out, or was in vain lately.
 
         Raises:
             UsageError, ClusterUnreachable: there are no usable credentials now.
         """
         with self._lock:
-            if self._current is refused and time.monotonic() - self._renewed_at >= RENEW_SECONDS:
-                self._renewed_at = time.monotonic()
-                self._reload()
+            if self._current is not refused or self._now() < self._renew_at:
+                return
+            first, longest = RENEW_SECONDS
+            self._renew_at = self._now() + self._renew_wait
+            self._renew_wait = min(longest, 2 * self._renew_wait)
+            loaded, _ = self._reload()
+            if loaded != refused:
+                self._renew_wait = first
 
     def _reload(self) -> tuple[Credentials, ssl.SSLContext]:
         loaded = self._load()
@@ -180,7 +190,10 @@ class Access:
         stamp = _stamp(path)
         if stamp is None or stamp == self._token_stamp:
             return
-        token = Path(path).read_text(errors="replace").strip()
+        try:
+            token = Path(path).read_text(errors="replace").strip()
+        except OSError:
+            return  # it is being exchanged: the one we have is good until the server says otherwise
         if token and self._current is not None:
             self._current = msgspec.structs.replace(self._current, authorization=f"Bearer {token}")
             self._token_stamp = stamp

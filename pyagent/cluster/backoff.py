@@ -38,12 +38,15 @@ class Backoff:
 
 
 class ResumeBudget:
-    """Allows a burst of immediate resumes, then a steady rate: for proxies that cut every stream at once."""
+    """For proxies that cut every stream: resumes are free in a burst, then one in two seconds, and one in ten
+    once that has gone on for minutes. Nothing that happens in the cluster is known later than that.
+    """
 
-    def __init__(self, now: float, burst: int = 10, per_second: float = 0.5) -> None:
-        self._tokens = float(burst)
-        self._burst = burst
-        self._rate = per_second
+    LIMITS = ((10.0, 0.5), (60.0, 0.1))
+    """(burst, resumes a second); all hold."""
+
+    def __init__(self, now: float) -> None:
+        self._tokens = [burst for burst, _ in self.LIMITS]
         self._at = now
 
     def wait(self, now: float) -> float:
@@ -52,10 +55,12 @@ class ResumeBudget:
         Args:
             now: monotonic seconds.
         """
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        self._tokens -= 1
-        return max(0.0, -self._tokens / self._rate)
+        passed, self._at = now - self._at, now
+        longest = 0.0
+        for index, (burst, rate) in enumerate(self.LIMITS):
+            self._tokens[index] = min(burst, self._tokens[index] + passed * rate) - 1
+            longest = max(longest, -self._tokens[index] / rate)
+        return longest
 
 
 def jittered(seconds: float, spread: float, random: Callable[[], float]) -> float:

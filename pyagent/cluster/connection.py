@@ -145,20 +145,24 @@ class Answer:
         """The whole body, not more than `limit` bytes.
 
         Raises:
-            ClusterUnreachable: as `read_piece`, or the body is larger.
+            ClusterUnreachable: as `read_piece`. TooLarge: the body is larger.
         """
         body = bytearray()
         while piece := self.read_piece():
             body += piece
             if len(body) > limit:
                 self._connection.close()
-                raise ClusterUnreachable(f"the answer is larger than {limit >> 20} MiB")
+                raise TooLarge(f"the answer is larger than {limit >> 20} MiB")
         return body
 
     def close(self) -> None:
         """Give up the rest of the body."""
         if not self._response.isclosed():
             self._connection.close()
+
+
+class TooLarge(ClusterUnreachable):
+    """An answer beyond every measure."""
 
 
 class AddressBook(Protocol):
@@ -289,11 +293,33 @@ class Connection:
 
 
 _NAME_MISMATCH = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+_NOT_NOW = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+
+
+def is_about_trust(error: ClusterUnreachable) -> bool:
+    """Whether one side does not trust the other's certificate: credentials read again may mend it."""
+    cause = error.__cause__
+    return isinstance(cause, ssl.SSLCertVerificationError) or _is_alert(cause)
+
+
+def _is_alert(error: BaseException | None) -> bool:
+    """With TLS 1.3 the server's opinion of our certificate comes after the handshake (RFC 8446, 4.4.2.4)."""
+    reason = str(getattr(error, "reason", "") or "")
+    return isinstance(error, ssl.SSLError) and "ALERT" in reason and ("CERT" in reason or "_CA" in reason)
 
 
 def cause_of(error: Exception) -> str:
     """A network failure in words an operator can act on."""
     match error:
+        case ssl.SSLCertVerificationError() if error.verify_code in _NOT_NOW:
+            return (
+                f"its certificate is not valid now: {error.verify_message}; compare this machine's clock "
+                "with the API server's, else renew that certificate"
+            )
+        case ssl.SSLError() if _is_alert(error):
+            return (
+                f"it refuses our client certificate: {error.reason}; renew the one that the kubeconfig names"
+            )
         case ssl.SSLCertVerificationError():
             return (
                 f"its certificate is not trusted: {error.verify_message}; "

@@ -8,11 +8,11 @@ cost a bounded rate.
 
 from __future__ import annotations
 
-import ssl
+import logging
 from typing import Literal
 
 from pyagent.cluster.backoff import Backoff, ResumeBudget, jittered
-from pyagent.cluster.connection import Answer, Connection
+from pyagent.cluster.connection import Answer, Connection, TooLarge, is_about_trust
 from pyagent.cluster.decode import Narrow, NotReadable, WatchLine, as_it_is, decode_list, decode_watch_line
 from pyagent.cluster.lines import LineSplitter
 from pyagent.cluster.refusals import TRANSIENT, Expired, Refused, failure_in_stream, refusal
@@ -22,7 +22,13 @@ from pyagent.model.failures import ClusterUnreachable, KubesockError
 from pyagent.model.kube_objects import KubeObject
 from pyagent.model.source_events import Changed, Deleted, Emit, Malformed, Problem, Replaced, SourceState
 
+log = logging.getLogger(__name__)
+
 MAX_PAGE_BYTES = 1 << 29  # servers before 1.34 ignore `limit` for resourceVersion=0
+MAX_LIST_BYTES = 1 << 31
+MAX_LIST_PAGES = 5000
+MAX_LIST_OBJECTS = 500_000
+"""Three times the Pods, fifty times the Services that Kubernetes is tested with: a list beyond is a fault."""
 
 
 class Reflector:
@@ -52,7 +58,8 @@ class Reflector:
         self._held_any = had_objects
         self._narrow = narrow
         self._cursor = ""
-        self._list_version = "0"
+        # What is in use may be newer than what a server has at hand: then only a quorum will do.
+        self._list_version = "" if had_objects else "0"
         self._path = 0
         self._fields = True
         self._streamed_lists = True
@@ -69,10 +76,22 @@ class Reflector:
         self._say("connecting")
         while True:
             try:
-                self._around.sleep(self._round())
+                self._around.sleep(self._guarded_round())
             except Stopped:
                 self._connection.close()
                 return
+
+    def _guarded_round(self) -> float:
+        """A thread that ended would leave its kind as it is, without a word."""
+        try:
+            return self._round()
+        except Stopped:
+            raise
+        except Exception as error:
+            log.exception("following %s: unforeseen, please report it", self.resource.plural)
+            self._connection.close()
+            self._forget()
+            return self._failed(KubesockError(f"{type(error).__name__}: {error}"), self._failures.next())
 
     def cut(self) -> None:
         """Wake the thread out of any read, for good."""
@@ -89,8 +108,9 @@ class Reflector:
             if not self._cursor and not (self._streamed_lists and not self._skip_streamed_list):
                 return self._list()
             return self._watch()
-        except (Expired, NotReadable) as error:
-            # A line that cannot be read would not be readable the next time either: a list skips it.
+        except (Expired, NotReadable, TooLarge) as error:
+            # A line that cannot be read would not be readable the next time either: a list skips it, and
+            # comes in pages.
             self._forget()
             if self._around.now() - self._replaced_at > 2 * self._timing.backoff_longest:
                 self._relists.worked()
@@ -118,18 +138,29 @@ class Reflector:
     def _read_list(self, version: str) -> tuple[list[KubeObject], list[Problem], str, float]:
         objects: list[KubeObject] = []
         problems: list[Problem] = []
-        token, received = "", 0.0
+        token, received, size = "", 0.0, 0
         self.figures.lists += 1
-        while True:
+        for _ in range(MAX_LIST_PAGES):
             query = list_query(self.resource, self._fields, version, token)
             answer = self._request(query, self.resource.accept(watch=False))
-            page = decode_list(self.resource.kind, answer.read_all(MAX_PAGE_BYTES), self._narrow)
+            body = answer.read_all(MAX_PAGE_BYTES)
+            page = decode_list(self.resource.kind, body, self._narrow)
+            size += len(body)
             received = self.figures.last_byte = self._around.now()
             objects += page.objects
             problems += page.problems
             token = page.continue_token
             if not token:
                 return objects, problems, page.resource_version, received
+            self._check_size(len(objects) + len(problems), size)
+        raise NotReadable(f"the list of {self.resource.plural} has more than {MAX_LIST_PAGES} pages")
+
+    def _check_size(self, objects: int, size: int = 0) -> None:
+        if objects > MAX_LIST_OBJECTS or size > MAX_LIST_BYTES:
+            raise NotReadable(
+                f"the list of {self.resource.plural} is beyond measure: more than {MAX_LIST_OBJECTS} objects "
+                f"or {MAX_LIST_BYTES >> 20} MiB"
+            )
 
     def _believed(self, count: int) -> bool:
         """Whether a list of this length can be passed on.
@@ -213,6 +244,7 @@ class Reflector:
                     initial[key] = self._narrow(event.object)
                 elif event.problem is not None:
                     initial[key] = event.problem
+                self._check_size(len(initial))
             case "DELETED":
                 initial.pop(key, None)
             case "ERROR":
@@ -285,7 +317,7 @@ class Reflector:
             answer = self._connection.get(path, self._timing.read, accept)
             renew = answer.status == 401
         except ClusterUnreachable as error:
-            if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            if not is_about_trust(error):
                 raise
             renew = True
         if renew:
