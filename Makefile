@@ -44,6 +44,14 @@ flags: setup ## write docs/flags.md from the table of flags
 metrics: setup ## write docs/metrics.md from what the agent exposes
 	@$(BIN)/python build-aux/metrics_document.py
 
+.PHONY: man shells-check
+man: setup ## write docs/man from the command line
+	@$(BIN)/python build-aux/man_pages.py
+
+shells-check: setup ## completion in bash, zsh and fish, and the manual pages under mandoc, which it installs (Debian, root)
+	@apt-get install -qq -y --no-install-recommends zsh fish mandoc >/dev/null </dev/null
+	@$(BIN)/python -m pytest -q tests/datapath/test_shells.py tests/unit/test_man_pages.py
+
 metrics-check: setup ## metrics, alert rules and dashboard against Prometheus itself (Debian's package, unpacked below build/)
 	@PATH="$$(build-aux/prometheus.sh):$$PATH" $(BIN)/python -m pytest -q -m long tests/prometheus tests/datapath/test_prometheus.py
 

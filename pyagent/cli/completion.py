@@ -7,6 +7,7 @@ from click.shell_completion import ShellComplete, get_completion_class
 
 from pyagent.cli.main import COMPLETION_VARIABLE, PROGRAM, kubesock
 from pyagent.cli.options import verbose_option
+from pyagent.cli.shells import register
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -19,6 +20,7 @@ def completion(shell: str) -> None:
 
     For example, in ~/.bashrc: source <(kubesock completion bash)
     """
+    register()
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  click knows all of SHELLS
     # Not kind.source(): for bash that runs the bash of this machine, which need not be the reader's.

@@ -44,6 +44,7 @@ VERBS = {
     "maps": Verb("pyagent.cli.maps:maps", "The maps and their fill; `maps NAME`: what one holds."),
     "check": Verb("pyagent.cli.check:check", "What this machine has and lacks, and what to do about it."),
     "diff": Verb("pyagent.cli.diff:diff", "In what the maps differ from what they should hold."),
+    "diag": Verb("pyagent.cli.diag:diag", "A support bundle: one file, without secrets."),
     "cleanup": Verb("pyagent.cli.cleanup:cleanup", "Detach the hooks and remove every pin."),
     "demo": Verb("pyagent.cli.demo:demo", "A small cluster on this machine, with traffic."),
     "completion": Verb("pyagent.cli.completion:completion", "The completion script for a shell."),
@@ -167,5 +168,8 @@ def _one_line(text: str) -> str:
 def _complete() -> int:
     from click.shell_completion import shell_complete
 
+    from pyagent.cli.shells import register
+
+    register()
     instruction = os.environ[COMPLETION_VARIABLE]
     return shell_complete(kubesock, {}, PROGRAM, COMPLETION_VARIABLE, instruction)

@@ -19,19 +19,24 @@ from pyagent.kernel.preflight import bcc_version
 @verbose_option
 def version(output: str) -> None:
     """Versions of kubesock, the map layout, BCC and the kernel."""
+    fields = version_fields()
+    if output != "table":
+        show_document("Version", fields, output)
+        return
+    for name, value in fields.items():
+        click.echo(f"{name:<14}{value if value is not None else 'not installed'}")
+
+
+def version_fields() -> dict[str, object]:
+    """What `-o json` shows."""
     system = os.uname()
-    fields = {
+    return {
         "kubesock": kubesock_version(),
         "layout": LAYOUT_VERSION,
         "bcc": bcc_version() or None,
         "kernel": system.release,
         "architecture": system.machine,
     }
-    if output != "table":
-        show_document("Version", fields, output)
-        return
-    for name, value in fields.items():
-        click.echo(f"{name:<14}{value if value is not None else 'not installed'}")
 
 
 def kubesock_version() -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pyagent.cli.main import main
-from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, Capacities, Hook, map_specs, pair_word
+from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, Hook, map_specs, pair_word
 from pyagent.datapath.writes import Put, Store
 from pyagent.demo.agent_process import kubesock, run_verb
 from pyagent.kernel import bpf_syscall as bpf
@@ -26,34 +26,26 @@ from pyagent.kernel.bpffs_lock import BpffsLock
 from pyagent.kernel.features import PROGRAM_SOCK_ADDR
 from pyagent.kernel.links import ATTACH_TYPE, UNCONNECTED_UDP, Links, program_name
 from pyagent.kernel.map_set import MapSet
-from pyagent.model.service import View
 from tests.datapath.ground import Manifests, SmallCluster, StartAgent, ask_tcp, endpoint_slice, service
 from tests.datapath.ground.cluster import InClient
-from tests.unit.view.maps_made import B, S, made, shop, writes
+from tests.datapath.ground.listed import API, CAPACITIES, pin_two_services
+from tests.unit.view.maps_made import made, shop, writes
 
 pytestmark = pytest.mark.kernel
 
-CAPACITIES = Capacities(
-    frontends=64, sets=64, slots=512, backends=64, service_ports=64, service_addresses=64,
-    node_addresses=64, affinity=64, overflow=64, event_bytes=4096,
-)  # fmt: skip
 LISTS = ("services", "backends", "affinity", "maps")
 DUMPS = (
     "frontends", "sets", "slots", "backends", "names", "service_addresses", "node_addresses", "affinity",
     "origin_overflow", "source_ranges", "client_addresses", "opted_out", "chosen", "refused", "outcomes",
     "config", "meta",
 )  # fmt: skip
-API = S("shop/api", ("10.96.0.2:443",), ((View.CLUSTER, 0, (B("10.1.0.9:443"),)),))
 RETURN_1 = bytes.fromhex("b7000000010000009500000000000000")
 
 
 @pytest.fixture
 def maps(bpffs: Path) -> Iterator[MapSet]:
     """Pinned maps of two Services, as an agent leaves them."""
-    bpffs.mkdir()
-    made_set = MapSet.create(bpffs / "v1-1", CAPACITIES)
-    (bpffs / "current").symlink_to("v1-1")
-    made_set.apply(writes(made([shop(refused=2, affinity=60), API], {1: "worker-1\0zone-a"}), CAPACITIES))
+    made_set = pin_two_services(bpffs)
     yield made_set
     made_set.close()
 
@@ -274,15 +266,35 @@ def test_watching_shows_what_changes(bpffs: Path, maps: MapSet, agent: None) -> 
 
 
 def test_the_shell_completes_names_of_services(bpffs: Path, maps: MapSet) -> None:
-    words = f"kubesock backends --bpffs {bpffs} shop/w"
-    environment = {
-        **os.environ,
-        "_KUBESOCK_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": "4",
-    }
+    line = f"kubesock backends --bpffs {bpffs} shop/w"
+    environment = {**os.environ, "_KUBESOCK_COMPLETE": "bash_complete", "COMP_LINE": line}
     done = subprocess.run(kubesock(), capture_output=True, text=True, timeout=60, check=True, env=environment)
     assert done.stdout.strip() == "plain,shop/web:http/TCP"
+
+
+@pytest.mark.parametrize("name", ["services", "backends", "maps"])
+def test_a_list_imports_only_what_it_shows(bpffs: Path, maps: MapSet, agent: None, name: str) -> None:
+    listing = "import sys; from pyagent.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
+    # Without `site`, whose .pth files bring what they like.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", listing, name, f"--bpffs={bpffs}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment,
+    )
+    assert "shop/web" in done.stdout or "web:http" in done.stdout or "frontends" in done.stdout
+    modules = done.stdout.splitlines()[-1].split()
+    heavy = {
+        "bcc", "kubernetes", "textual", "rich", "pyroute2", "prometheus_client", "yaml", "asyncio", "ssl",
+        "http", "email", "logging", "subprocess", "importlib.metadata", "urllib.request",
+    }  # fmt: skip
+    assert not heavy & set(modules)
+    ours = {module for module in modules if module.startswith("pyagent.")}
+    assert not {module for module in ours if module.startswith(("pyagent.agent", "pyagent.cluster"))}
+    assert "pyagent.view.terminal.app" not in ours
 
 
 def attach(bpffs: Path, cgroup: Path, hooks: frozenset[Hook] = frozenset(Hook)) -> Links:

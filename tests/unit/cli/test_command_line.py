@@ -216,19 +216,18 @@ def test_completion_prints_a_script_for_the_shell(shell: str, word: str) -> None
 
 
 def test_the_shell_completes_verbs_and_maps() -> None:
-    def complete(words: str, position: int) -> list[str]:
-        done = kubesock(_KUBESOCK_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(position))
+    def complete(line: str) -> list[str]:
+        done = kubesock(_KUBESOCK_COMPLETE="bash_complete", COMP_LINE=line)
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
-    assert complete("kubesock se", 1) == ["services"]
-    assert complete("kubesock maps front", 2) == ["frontends"]
+    assert complete("kubesock se") == ["services"]
+    assert complete("kubesock maps front") == ["frontends"]
 
 
 def test_the_shell_completes_no_name_where_nothing_can_be_read(tmp_path: Path) -> None:
     done = kubesock(
         _KUBESOCK_COMPLETE="bash_complete",
-        COMP_WORDS=f"kubesock services --bpffs {tmp_path} sh",
-        COMP_CWORD="4",
+        COMP_LINE=f"kubesock services --bpffs {tmp_path} sh",
     )
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
