@@ -33,6 +33,7 @@ enum outcome {
 	OUTCOME_REPLY_TRANSLATED = 15,
 	OUTCOME_PEER_TRANSLATED = 16,
 	OUTCOME_PROBED = 17,
+	OUTCOME_EVENT_NOT_STORED = 18,
 };
 
 struct address {
@@ -230,11 +231,12 @@ struct config {
 	__u16 node_port_high;
 	__u32 features;
 	__u32 event_outcomes; /* bit set of outcomes to report */
-	__u32 event_service_port; /* 0: all */
+	__u32 event_service_port; /* 0: all; what belongs to none is reported too */
 	__u32 event_sample; /* report one in this many, 0 and 1: all */
 	__u16 opt_out_level; /* depth below the cgroup root where pods' cgroups are; 0: nowhere */
 	__u16 opt_out_deeper; /* the other depth that they are at */
-	__u64 reserved[8];
+	__u64 event_netns; /* cookie; 0: all */
+	__u64 reserved[7];
 };
 
 /* meta, one element. */
@@ -300,6 +302,7 @@ struct event {
 	__u32 pid;
 	__u32 pad;
 	char comm[16];
+	__u64 previous; /* as in a slot: the backend that the client would have stayed on; 0: none */
 };
 
 #endif

@@ -3,7 +3,8 @@
 #ifndef KUBESOCK_EVENTS_H
 #define KUBESOCK_EVENTS_H
 
-static __always_inline bool wanted(struct config *settings, enum outcome outcome, u32 service_port)
+static __always_inline bool wanted(struct bpf_sock_addr *ctx, struct config *settings,
+				   enum outcome outcome, u32 service_port)
 {
 	/* The agent looks for the client's address as soon as it hears of it. */
 	if (outcome == OUTCOME_REFUSED_UNKNOWN_SOURCE)
@@ -13,7 +14,10 @@ static __always_inline bool wanted(struct config *settings, enum outcome outcome
 		return false;
 	if (!(settings->event_outcomes >> outcome & 1))
 		return false;
-	if (settings->event_service_port && settings->event_service_port != service_port)
+	if (settings->event_service_port && service_port &&
+	    settings->event_service_port != service_port)
+		return false;
+	if (settings->event_netns && settings->event_netns != bpf_get_netns_cookie(ctx))
 		return false;
 	return settings->event_sample < 2 ||
 	       spread(bpf_get_prandom_u32(), settings->event_sample) == 0;
@@ -25,11 +29,13 @@ static __always_inline void report(struct bpf_sock_addr *ctx, struct config *set
 {
 	struct event *event;
 
-	if (!wanted(settings, outcome, choice->owner >> 32))
+	if (!wanted(ctx, settings, outcome, choice->owner >> 32))
 		return;
 	event = events.ringbuf_reserve(sizeof(struct event));
-	if (!event)
+	if (!event) {
+		count_outcome(OUTCOME_EVENT_NOT_STORED);
 		return;
+	}
 	event->time = now();
 	event->cgroup = bpf_get_current_cgroup_id();
 	event->netns = bpf_get_netns_cookie(ctx);
@@ -44,6 +50,7 @@ static __always_inline void report(struct bpf_sock_addr *ctx, struct config *set
 	event->pid = bpf_get_current_pid_tgid() >> 32;
 	event->pad = 0;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	event->previous = choice->previous;
 	events.ringbuf_submit(event, 0);
 }
 

@@ -20,15 +20,15 @@ class Announcer:
     """Where notices go: nowhere, until somebody takes them."""
 
     def __init__(self) -> None:
-        self._put: Callable[[Notice], None] | None = None
+        self._takers: list[Callable[[Notice], None]] = []
 
     def send_to(self, put: Callable[[Notice], None]) -> None:
         """`put` never blocks and never raises."""
-        self._put = put
+        self._takers.append(put)
 
     def __call__(self, notice: Notice) -> None:
-        if self._put is not None:
-            self._put(notice)
+        for put in self._takers:
+            put(notice)
 
 
 def starting(version: str) -> Notice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
@@ -13,13 +12,10 @@ from pyagent.datapath.writes import Put, Remove, Write
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.kernel.client_watch import ClientAddresses, ClientWatch
-from pyagent.kernel.event_ring import EventRing
 from pyagent.kernel.map_set import MapSet
-from pyagent.model.outcome import Outcome
 from pyagent.model.service import DesiredChange
 
 _COOKIE = struct.Struct("=Q")
-WAIT_SECONDS = 1.0
 
 
 class ClientsChanged(msgspec.Struct, frozen=True):
@@ -67,38 +63,12 @@ class ClientWrites:
             yield Remove("client_addresses", _COOKIE.pack(cookie))
 
 
-class UnknownClients:
-    """A thread that hears of refusals for want of the client's address and has it looked up."""
-
-    def __init__(self, maps: MapSet, watch: ClientWatch) -> None:
-        self._ring = EventRing(maps)
-        self._watch = watch
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="unknown-clients", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(timeout=2)
-        self._ring.close()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            if self._ring.wait(WAIT_SECONDS):
-                for event in self._ring.read():
-                    if event.outcome == Outcome.REFUSED_UNKNOWN_SOURCE:
-                        self._watch.find(event.netns, event.pid)
-
-
 class ClientAddressing:
-    """Both threads together; started when the first Service has source ranges, since most nodes have none."""
+    """The watch, started when the first Service has source ranges, since most nodes have none."""
 
-    def __init__(self, maps: MapSet) -> None:
-        self._maps = maps
+    def __init__(self) -> None:
         self._tell: Callable[[ClientsChanged], None] | None = None
-        self._threads: tuple[ClientWatch, UnknownClients] | None = None
+        self._watch: ClientWatch | None = None
         self._own_addresses: frozenset[bytes] = frozenset()
 
     def tell(self, put: Callable[[ClientsChanged], None]) -> None:
@@ -110,19 +80,23 @@ class ClientAddressing:
         addresses = desired.node.own_addresses
         if addresses != self._own_addresses:
             self._own_addresses = addresses
-            if self._threads is not None:
-                self._threads[0].prefer(addresses)
+            if self._watch is not None:
+                self._watch.prefer(addresses)
+
+    def find(self, netns: int, pid: int) -> None:
+        """A client was refused for want of its address: look for it now. Thread-safe."""
+        if self._watch is not None:
+            self._watch.find(netns, pid)
 
     def start(self) -> None:
-        if self._threads is not None or self._tell is None:
+        if self._watch is not None or self._tell is None:
             return
         put = self._tell
         watch = ClientWatch(lambda known: put(ClientsChanged(known)))
         watch.prefer(self._own_addresses)
-        self._threads = (watch, UnknownClients(self._maps, watch))
-        for thread in self._threads:
-            thread.start()
+        watch.start()
+        self._watch = watch
 
     def stop(self) -> None:
-        for thread in self._threads or ():
-            thread.stop()
+        if self._watch is not None:
+            self._watch.stop()

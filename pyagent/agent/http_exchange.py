@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -17,7 +18,8 @@ class Request(NamedTuple):
     """What a page may want to know. Bodies are never read."""
 
     method: str  # GET or HEAD
-    path: str  # without query
+    path: str
+    query: str = ""
 
 
 class Response(NamedTuple):
@@ -25,6 +27,8 @@ class Response(NamedTuple):
     content_type: str = TEXT
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    take_over: Callable[[socket.socket], None] | None = None
+    """Who goes on with the connection after the head; non-blocking, and theirs to close. There is no body."""
 
 
 Handler = Callable[[Request], Response]
@@ -79,7 +83,8 @@ def parse_head(head: bytes | bytearray) -> Request:
     method = words[0].decode()
     if method not in ("GET", "HEAD"):
         raise BadRequest(405, "only GET and HEAD are served", (("Allow", "GET, HEAD"),))
-    return Request(method, target.partition("?")[0])
+    path, _, query = target.partition("?")
+    return Request(method, path, query)
 
 
 def encode(response: Response, *, with_body: bool = True) -> bytes:
@@ -91,7 +96,7 @@ def encode(response: Response, *, with_body: bool = True) -> bytes:
         "X-Content-Type-Options: nosniff",
         *(f"{name}: {value}" for name, value in response.headers),
         time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
-        f"Content-Length: {len(body)}",
+        *([f"Content-Length: {len(body)}"] if response.take_over is None else []),
         "Connection: close",
     ]
     head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"

@@ -43,7 +43,7 @@ class Waiting(NamedTuple):
 class Connection:
     """One client: its request comes in, the response goes out, then it hangs up."""
 
-    __slots__ = ("deadline", "handler", "received", "rest", "state")
+    __slots__ = ("deadline", "handler", "received", "rest", "state", "take_over")
 
     def __init__(self, handler: Handler, deadline: float) -> None:
         self.handler = handler
@@ -51,12 +51,14 @@ class Connection:
         self.received = bytearray()
         self.rest = memoryview(b"")
         self.state = "reading"  # then writing, lingering
+        self.take_over: Callable[[socket.socket], None] | None = None
 
 
 class HttpServer:
-    """Serves GET and HEAD, one request a connection. Its thread is a daemon and sleeps while idle.
+    """Serves GET and HEAD, one request a connection, which a page may take over.
 
-    Handlers run in that thread: one slow page delays the other pages of this server.
+    Its thread is a daemon and sleeps while idle. Handlers run in that thread: one slow page delays the other
+    pages of this server.
     """
 
     def __init__(
@@ -224,7 +226,9 @@ class HttpServer:
             if (end := head_end(connection.received)) < 0:
                 return
             request = parse_head(connection.received[:end])
-            answer = encode(self._answer(connection.handler, request), with_body=request.method != "HEAD")
+            response = self._answer(connection.handler, request)
+            answer = encode(response, with_body=request.method != "HEAD")
+            connection.take_over = response.take_over if request.method != "HEAD" else None
         except BadRequest as error:
             answer = encode(error.response)
         connection.received.clear()
@@ -245,6 +249,11 @@ class HttpServer:
         sent = client.send(connection.rest)
         connection.rest = connection.rest[sent:]
         if connection.rest:
+            return
+        if connection.take_over is not None:
+            del self._connections[client]
+            self._selector.unregister(client)
+            connection.take_over(client)
             return
         # Closing at once would reset the connection if the client has sent more than we read.
         client.shutdown(socket.SHUT_WR)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from pyagent.agent.clients import ClientsChanged
+from pyagent.agent.event_hub import EventsWanted
 from pyagent.agent.growth import LargerReady
 from pyagent.agent.opt_out import PodCgroupsChanged
 from pyagent.agent.stale import BackendsUsed
@@ -71,6 +72,7 @@ InboxEvent = (
     | Failed
     | BackendsUsed
     | ClientsChanged
+    | EventsWanted
     | LargerReady
     | PodCgroupsChanged
     | Question

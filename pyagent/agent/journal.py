@@ -79,12 +79,18 @@ class Journal:
 
     Args:
         version: resourceVersion of the newest object of a Service.
+        tell: hears of each entry.
     """
 
     def __init__(
-        self, version: Callable[[ServiceName], str], clock: Callable[[], float] = time.time, kept: int = KEPT
+        self,
+        version: Callable[[ServiceName], str],
+        clock: Callable[[], float] = time.time,
+        kept: int = KEPT,
+        tell: Callable[[Entry], None] = lambda _entry: None,
     ) -> None:
         self._version = version
+        self._tell = tell
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque(maxlen=kept)
@@ -95,6 +101,8 @@ class Journal:
         fresh = list(self._entries_of(change.service_ports, now))
         with self._lock:
             self._entries.extend(fresh)
+        for entry in fresh:
+            self._tell(entry)
 
     def entries(self) -> list[Entry]:
         """Oldest first."""

@@ -6,6 +6,7 @@
 /v1/config                   every setting in force, and where it came from
 /v1/sync                     sources, their ages, the last plan, problems
 /v1/journal                  the last changes that were carried out
+/v1/events?…                 what happens, as it happens: see `view/event_stream.py`
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from pyagent.datapath.decoded import RawMaps
 from pyagent.model.address import parse_address
 from pyagent.model.failures import InvalidField, KubesockError, UsageError
 from pyagent.view.agent_socket import FOLDER_HEADER, SOCKET, in_folder
+from pyagent.view.event_stream import PATH as EVENTS
+from pyagent.view.event_stream import Wish, wish_of
 from pyagent.view.explain_facts import NodeFacts
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,15 @@ class Asked(Protocol):
     def __call__(self, question: Callable[[Standing], T], /) -> Future[T]: ...
 
 
+class Listeners(Protocol):
+    """Where those go who want to hear what happens; see `EventHub`."""
+
+    @property
+    def is_full(self) -> bool: ...
+
+    def attach(self, client: socket.socket, wish: Wish, /) -> None: ...
+
+
 class Knowledge(NamedTuple):
     """Where answers come from.
 
@@ -60,6 +72,7 @@ class Knowledge(NamedTuple):
         raw: a full dump of the maps; called in the loop's thread, between two plans.
         ranges: entries of the map `source_ranges`; as `raw`.
         config: rows of `described()`.
+        events: whom listeners are handed to.
     """
 
     ask: Asked
@@ -68,6 +81,7 @@ class Knowledge(NamedTuple):
     facts: Facts
     journal: Journal
     config: Callable[[], list[dict[str, str]]]
+    events: Listeners
 
 
 class Unanswerable(KubesockError):
@@ -123,12 +137,25 @@ class LocalApi:
     def answer(self, request: Request) -> Response:
         """The page of a path."""
         try:
+            if request.path == EVENTS:
+                return self._listener(request.query)
             value = self._value(request.path)
         except (Unanswerable, UsageError) as error:
             return Response(f"{error}\n", status=503, headers=((FOLDER_HEADER, self._folder),))
         if value is None:
             return Response("404 page not found\n", status=404, headers=((FOLDER_HEADER, self._folder),))
         return Response(msgspec.json.encode(value), JSON, headers=((FOLDER_HEADER, self._folder),))
+
+    def _listener(self, query: str) -> Response:
+        wish, hub = wish_of(query), self._knowledge.events
+        if hub.is_full:
+            raise Unanswerable("there are as many listeners as it takes; end one of them")
+        return Response(
+            b"",
+            "application/x-ndjson",
+            headers=((FOLDER_HEADER, self._folder),),
+            take_over=lambda client: hub.attach(client, wish),
+        )
 
     def _value(self, path: str) -> object:
         knows = self._knowledge

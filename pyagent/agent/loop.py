@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from pyagent.agent.audit import told_repaired
 from pyagent.agent.clients import ClientsChanged, ClientWrites
+from pyagent.agent.event_hub import EventsWanted
 from pyagent.agent.facts import Facts
 from pyagent.agent.grace import GraceKeeper
 from pyagent.agent.growth import Growth, LargerReady
@@ -36,7 +37,11 @@ from pyagent.agent.opt_out import OptOut, PodCgroupsChanged, WorkloadEvent
 from pyagent.agent.programmer import Programmer, Turn
 from pyagent.agent.stale import BackendsUsed, Judge, Reaper
 from pyagent.agent.upkeep import Upkeep
+<<<<<<< HEAD
 from pyagent.datapath.held import Freed
+=======
+from pyagent.datapath.event_filter import filter_writes
+>>>>>>> 5748a0b (kubesock events: what happens, to any number of listeners, filtered in the kernel)
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
 from pyagent.model.failures import KubesockError
@@ -241,6 +246,8 @@ class Loop:
                     self._programmer.maps_were_exchanged()
             case ClientsChanged():
                 self._write_clients(event)
+            case EventsWanted():
+                self._datapath.maps.apply(filter_writes(event.filter, event.until))
             case Question():
                 self._answer(event)
 

@@ -20,7 +20,9 @@ from pyagent.agent.clients import ClientAddressing
 from pyagent.agent.config import AgentConfig
 from pyagent.agent.config_watch import ConfigWatch
 from pyagent.agent.effective_config import configz, described
+from pyagent.agent.event_hub import EventHub
 from pyagent.agent.facts import Facts
+from pyagent.agent.happenings import change, noted, sockets_ended
 from pyagent.agent.health import exposition, health_pages, metrics_pages
 from pyagent.agent.health_check_ports import HealthCheckPorts
 from pyagent.agent.http_exchange import Handler
@@ -107,15 +109,17 @@ def _serve(
     servers: tuple[HttpServer, HttpServer],
     reused: bool,
 ) -> None:
-    clients = ClientAddressing(datapath.maps)
+    clients = ClientAddressing()
+    hub = EventHub(datapath.maps, lambda wanted: loop.put(wanted), clients.find)
+    facts.tell.send_to(lambda notice: hub.tell(noted(notice)))
     node_view = NodeView(facts, HealthCheckPorts(servers[0], facts.healthy), clients.start)
     versions = Versions()
-    journal = Journal(versions.newest)
+    journal = Journal(versions.newest, tell=lambda entry: hub.tell(change(entry)))
     map_room = MapRoom(facts.tell, lambda: loop.usage)
     after_plan = in_turn(clients.follow, node_view, journal, map_room)
     loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)
     clients.tell(loop.put)
-    reaper = _reaper(config, datapath, facts, loop)
+    reaper = _reaper(config, datapath, facts, loop, hub)
     addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
     recorders = _recorders(source, facts)
     _listen(config, servers, facts, loop, datapath, _traffic(config, datapath, loop, reused=reused))
@@ -126,14 +130,20 @@ def _serve(
         facts,
         journal,
         lambda: described(config),
+        hub,
     )
     local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
     opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
     try:
+<<<<<<< HEAD
         watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
         others = (*opting_out, *recorders, *_configuration(config, loop), *watching)
         threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *others)
+=======
+        others = (*opting_out, *recorders, *_configuration(config, loop))
+        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, hub, local_api, *others)
+>>>>>>> 5748a0b (kubesock events: what happens, to any number of listeners, filtered in the kernel)
         for thread in threads:
             thread.start()
             started.append(thread)
@@ -257,9 +267,15 @@ def _in_thread(datapath: Datapath) -> Future[None]:
     return future
 
 
-def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop) -> Reaper:
+def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop, hub: EventHub) -> Reaper:
     protocols = frozenset({Transport.UDP, Transport.TCP} if config.terminate_tcp else {Transport.UDP})
-    reaper = Reaper(datapath.open_connections, facts, loop.put, protocols)
+    reaper = Reaper(
+        datapath.open_connections,
+        facts,
+        loop.put,
+        protocols,
+        lambda ended: hub.tell(*sockets_ended(ended)),
+    )
     loop.end_stale_sockets(reaper, Judge(config.udp_grace))
     return reaper
 

@@ -101,13 +101,16 @@ class Reaper:
         facts: Facts,
         ask: Callable[[BackendsUsed], None],
         protocols: frozenset[Protocol],
+        tell: Callable[[list[Connection]], None],
     ) -> None:
         """
         Args:
             open_connections: loads the connection table, once, in the reaper's thread.
             ask: hands a question to the loop, which answers by `answer`.
             protocols: whose sockets may be ended: UDP, and TCP with --terminate-tcp.
+            tell: hears of the sockets that were ended.
         """
+        self._tell = tell
         self._open_connections = open_connections
         self._facts = facts
         self._ask = ask
@@ -174,6 +177,8 @@ class Reaper:
         result = destroy(found)
         families = Counter(family_of(one.frontend) for one in result.destroyed)
         self._facts.sockets_destroyed(families, time.monotonic() - started)
+        if result.destroyed:
+            self._tell(result.destroyed)
         for one in result.destroyed:
             log.info(
                 "ended a socket on a backend that is gone: dialled %s, backend %s",

@@ -38,6 +38,7 @@ VERBS = {
     "connections": Verb(
         "pyagent.cli.connections:connections", "Open sockets: who dialled what, and got which."
     ),
+    "events": Verb("pyagent.cli.events:events", "What happens: translations, refusals, changes."),
     "top": Verb("pyagent.cli.top:top", "A live screen: Services, backends, connections, maps, hooks."),
     "affinity": Verb("pyagent.cli.affinity:affinity", "Which clients stay on which backend."),
     "explain": Verb("pyagent.cli.explain:explain_verb", "Where a dial goes from this node, and why."),

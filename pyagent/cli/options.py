@@ -149,29 +149,44 @@ def list_options(namespaced: bool = True) -> Callable[[F], F]:
     return decorate
 
 
+def namespace_options(function: F) -> F:
+    """-n and -A; gives `namespace` and `all_namespaces`."""
+    decorated: Any = function
+    for option in reversed(_OF_NAMESPACES):
+        decorated = option(decorated)
+    result: F = decorated
+    return result
+
+
+_OF_NAMESPACES = (
+    click.option(
+        "-n",
+        "--namespace",
+        default="",
+        metavar="NAMESPACE",
+        shell_complete=_complete_namespace,
+        help="Only this namespace.",
+    ),
+    click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces, which is the default."),
+)
+
+selector_option = click.option(
+    "-l",
+    "--selector",
+    default="",
+    metavar="FIELD=VALUE,…",
+    help="Only rows with these fields, as -o json names them: name=, namespace=, type=, protocol=, …;"
+    " != excludes. The maps hold no labels.",
+)
+
+headers_option = click.option("--no-headers", is_flag=True, help="Rows alone.")
+
+
 def _list_flags(namespaced: bool) -> Sequence[Callable[[Any], Any]]:
-    of_namespaces = (
-        click.option(
-            "-n",
-            "--namespace",
-            default="",
-            metavar="NAMESPACE",
-            shell_complete=_complete_namespace,
-            help="Only this namespace.",
-        ),
-        click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces, which is the default."),
-    )
     return (
         output_option,
-        *(of_namespaces if namespaced else ()),
-        click.option(
-            "-l",
-            "--selector",
-            default="",
-            metavar="FIELD=VALUE,…",
-            help="Only rows with these fields, as -o json names them: name=, namespace=, type=, protocol=, …;"
-            " != excludes. The maps hold no labels.",
-        ),
+        *(_OF_NAMESPACES if namespaced else ()),
+        selector_option,
         click.option("-w", "--watch", is_flag=True, help="Go on, and show each row that changes."),
         click.option(
             "--interval",
@@ -181,7 +196,7 @@ def _list_flags(namespaced: bool) -> Sequence[Callable[[Any], Any]]:
             metavar="SECONDS",
             help="With -w: time between two looks.",
         ),
-        click.option("--no-headers", is_flag=True, help="Rows alone."),
+        headers_option,
         click.option(
             "--sort-by", default="", metavar="FIELD", help="A field or a column; -FIELD: greatest first."
         ),

@@ -215,7 +215,8 @@ CONFIG = CStruct(
     Field("event_sample", "I"),
     Field("opt_out_level", "H"),
     Field("opt_out_deeper", "H"),
-    Field("reserved", "64s"),
+    Field("event_netns", "Q"),
+    Field("reserved", "56s"),
 )
 META = CStruct(
     "meta",
@@ -251,6 +252,7 @@ EVENT = CStruct(
     Field("pid", "I"),
     Field("pad", "I"),
     Field("comm", "16s"),
+    Field("previous", "Q"),
 )
 
 STRUCTS = (

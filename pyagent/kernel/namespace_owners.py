@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,12 +62,12 @@ def owners(wanted: Collection[int]) -> dict[int, NetnsOwner]:
             pids[inode].append(pid)
     names = {inode: path.name for path in named() if (inode := _inode(path)) in wanted}
     machine = _inode(PROC / "1" / "ns" / "net")
-    pods = _pods_by_uid() if pids else {}
+    pods = pods_by_uid() if pids else {}
     found = {}
     for inode in wanted:
         if inode in pids or inode in names:
             name = NODE if inode == machine else names.get(inode, "")
-            pod = "" if inode == machine else _pod(pids.get(inode, ()), pods)
+            pod = "" if inode == machine else pod_of_processes(pids.get(inode, ()), pods)
             found[inode] = NetnsOwner(pod, name, tuple(pids.get(inode, ())))
     return found
 
@@ -102,7 +102,8 @@ def _inode(path: Path) -> int:
         return 0  # gone meanwhile, or somebody else's process
 
 
-def _pods_by_uid() -> dict[str, str]:
+def pods_by_uid() -> dict[str, str]:
+    """UID -> `namespace/name` of the pods that the kubelet keeps logs of."""
     found = {}
     with contextlib.suppress(OSError):  # no kubelet here, or its folder is not mounted
         for entry in os.scandir(POD_LOGS):
@@ -113,7 +114,12 @@ def _pods_by_uid() -> dict[str, str]:
     return found
 
 
-def _pod(pids: Iterable[int], pods: dict[str, str]) -> str:
+def pod_of_processes(pids: Iterable[int], pods: Mapping[str, str]) -> str:
+    """The pod of the first of these processes that has one, by the UID in its cgroups; else empty.
+
+    Args:
+        pods: UID -> `namespace/name`.
+    """
     for pid in pids:
         with contextlib.suppress(OSError):
             match = _POD_IN_CGROUP.search((PROC / str(pid) / "cgroup").read_text())

@@ -29,6 +29,7 @@ class Outcome(IntEnum):
     REPLY_TRANSLATED = 15
     PEER_TRANSLATED = 16
     PROBED = 17
+    EVENT_NOT_STORED = 18
 
     @property
     def label(self) -> str:

@@ -18,10 +18,12 @@ from pyagent.agent.facts import Facts
 from pyagent.agent.inbox import Standing
 from pyagent.agent.journal import Journal
 from pyagent.agent.local_api import Knowledge, LocalApi
+from pyagent.datapath.event_filter import EventFilter
 from pyagent.datapath.held import HeldState
 from pyagent.datapath.plan import plan
 from pyagent.model.source_events import SourceState
-from pyagent.view.agent_socket import SOCKET, AgentFailed, NoAgent, ask, ask_plain, in_folder
+from pyagent.view.agent_socket import SOCKET, AgentFailed, NoAgent, ask, ask_plain, in_folder, listen
+from pyagent.view.event_stream import Beat, Wish, decode, encode
 from pyagent.view.explain_facts import NodeFacts
 from tests.unit.datapath_plan.fake_maps import SMALL, FakeMaps
 from tests.unit.desired.objects import Cluster, endpoint_slice, ready, service, unready
@@ -77,8 +79,27 @@ def state_dir(tmp_path: Path) -> Path:
 Start = Callable[[], LocalApi]
 
 
+class Ears:
+    """Takes listeners as the hub does: says one line, and hangs up."""
+
+    is_full = False
+
+    def __init__(self) -> None:
+        self.wishes: list[Wish] = []
+
+    def attach(self, client: socket.socket, wish: Wish) -> None:
+        self.wishes.append(wish)
+        with client:
+            client.send(encode(Beat(7)) + b"\n")
+
+
 @pytest.fixture
-def start(loop: Loop, state_dir: Path, bpffs: Path) -> Iterator[Start]:
+def ears() -> Ears:
+    return Ears()
+
+
+@pytest.fixture
+def start(loop: Loop, state_dir: Path, bpffs: Path, ears: Ears) -> Iterator[Start]:
     """Starts the socket, as an agent does; all are stopped afterwards."""
     started: list[LocalApi] = []
 
@@ -88,7 +109,7 @@ def start(loop: Loop, state_dir: Path, bpffs: Path) -> Iterator[Start]:
         rows = [{"setting": "node-name", "value": "n", "origin": "flag", "from": "--node-name"}]
         journal = Journal(lambda _: "5", clock=lambda: 99.0)
         journal(loop.standing.desired.full(), loop.standing.desired, loop.standing.snapshot)
-        knowledge = Knowledge(loop.ask, lambda: loop.maps.raw, list, facts, journal, lambda: rows)
+        knowledge = Knowledge(loop.ask, lambda: loop.maps.raw, list, facts, journal, lambda: rows, ears)
         api = LocalApi(state_dir, bpffs, knowledge)
         started.append(api)
         api.start()
@@ -125,6 +146,32 @@ def test_services_are_found_by_their_address(start: Start, state_dir: Path, bpff
     assert ask(state_dir, bpffs, "/v1/addresses/10.96.0.11", NodeFacts).services == ()
     with pytest.raises(AgentFailed, match="not an IP address"):
         ask(state_dir, bpffs, "/v1/addresses/nonsense", NodeFacts)
+
+
+def test_a_listener_gets_what_it_wishes_until_one_side_hangs_up(
+    start: Start, state_dir: Path, bpffs: Path, ears: Ears
+) -> None:
+    start()
+    wish = Wish(EventFilter(6, frozenset({3, 5}), 99, 10), last=20)
+    connection, heard = listen(state_dir, bpffs, wish.path())
+    with connection:
+        while chunk := connection.recv(4096):
+            heard += chunk
+    assert decode(heard) == Beat(7)
+    assert ears.wishes == [wish]
+
+
+def test_a_listener_too_many_or_without_sense_is_turned_away(
+    start: Start, state_dir: Path, bpffs: Path, ears: Ears
+) -> None:
+    start()
+    with pytest.raises(AgentFailed, match="not understood"):
+        listen(state_dir, bpffs, "/v1/events?outcomes=many")
+    ears.is_full = True
+    with pytest.raises(AgentFailed, match="end one of them"):
+        listen(state_dir, bpffs, Wish().path())
+    with pytest.raises(NoAgent, match="is that of"):
+        listen(state_dir, bpffs / "other", Wish().path())
 
 
 def test_what_is_not_served_says_why_and_problems_are_told(
