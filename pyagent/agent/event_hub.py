@@ -129,15 +129,22 @@ class EventHub:
 
     def _run(self) -> None:
         while not self._stopping:
-            ready = self._selector.select(self._patience())
-            for key, mask in ready:
-                self._serve(key.fileobj, mask)
-            self._take_news()
-            self._upkeep()
-            self._flush()
-            if self._listeners and any(key.fileobj is self._ring for key, _ in ready):
-                time.sleep(PAUSE_SECONDS)
+            try:
+                self._turn()
+            except Exception:  # whatever it is, source ranges depend on this thread
+                log.exception("events: a turn failed")
+                time.sleep(RETRY_SECONDS)
         self._shut()
+
+    def _turn(self) -> None:
+        ready = self._selector.select(self._patience())
+        for key, mask in ready:
+            self._serve(key.fileobj, mask)
+        self._take_news()
+        self._upkeep()
+        self._flush()
+        if self._listeners and any(key.fileobj is self._ring for key, _ in ready):
+            time.sleep(PAUSE_SECONDS)
 
     def _patience(self) -> float | None:
         dues = [max(0.0, self._lock_at - self._clock())] if self._lock is None else []

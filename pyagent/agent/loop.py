@@ -37,11 +37,8 @@ from pyagent.agent.opt_out import OptOut, PodCgroupsChanged, WorkloadEvent
 from pyagent.agent.programmer import Programmer, Turn
 from pyagent.agent.stale import BackendsUsed, Judge, Reaper
 from pyagent.agent.upkeep import Upkeep
-<<<<<<< HEAD
-from pyagent.datapath.held import Freed
-=======
 from pyagent.datapath.event_filter import filter_writes
->>>>>>> 5748a0b (kubesock events: what happens, to any number of listeners, filtered in the kernel)
+from pyagent.datapath.held import Freed
 from pyagent.desired.nodes import Settings
 from pyagent.kernel.datapath import Datapath
 from pyagent.model.failures import KubesockError

@@ -136,14 +136,9 @@ def _serve(
     opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
     try:
-<<<<<<< HEAD
         watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
         others = (*opting_out, *recorders, *_configuration(config, loop), *watching)
-        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, local_api, *others)
-=======
-        others = (*opting_out, *recorders, *_configuration(config, loop))
         threads: tuple[Threaded, ...] = (*servers, addresses, reaper, hub, local_api, *others)
->>>>>>> 5748a0b (kubesock events: what happens, to any number of listeners, filtered in the kernel)
         for thread in threads:
             thread.start()
             started.append(thread)
