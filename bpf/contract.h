@@ -302,7 +302,7 @@ struct event {
 	__u32 pid;
 	__u32 pad;
 	char comm[16];
-	__u64 previous; /* as in a slot: the backend that the client would have stayed on; 0: none */
+	__u64 previous; /* as in a slot: the backend that the client was on, maybe the same; 0: none */
 };
 
 #endif

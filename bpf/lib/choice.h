@@ -17,7 +17,7 @@ struct choice {
 	struct address addr;
 	u64 backend; /* word of the slot */
 	u64 owner;
-	u64 previous; /* the backend that may not be chosen any more, or 0 */
+	u64 previous; /* the one that the client was on, or 0 */
 	u32 slot;
 	__be16 port;
 };

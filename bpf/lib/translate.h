@@ -38,11 +38,10 @@ static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 		backend = READ_WORD(&kept->backend_word);
 		hint = &kept->slot;
 	}
+	choice->previous = backend;
 	if (hint && find_slot(block, backend, hint)) {
 		slot = *(volatile u32 *)hint;
 		outcome = entry ? OUTCOME_TRANSLATED_BY_AFFINITY : OUTCOME_TRANSLATED_SAME_SOCKET;
-	} else {
-		choice->previous = backend;
 	}
 	if (bound_to_loopback(ctx, &dialled->addr) && !is_on_host(block, slot)) {
 		slot = slot_for_loopback(block);

@@ -32,7 +32,7 @@ class Event(NamedTuple):
     """One record; addresses are 16 bytes, ports in host order, `time` nanoseconds since boot.
 
     Attributes:
-        previous: id << 32 | incarnation of the backend that the client would have stayed on; 0: none.
+        previous: id << 32 | incarnation of the backend that the client was on, maybe the same; 0: none.
     """
 
     time: int

@@ -151,7 +151,7 @@ class EventRows:
         outcome = Outcome(event.outcome) if event.outcome in _KNOWN else None
         port = self._names.port(event.service_port) if event.service_port else None
         number = ERRNO_OF.get(outcome) if outcome is not None else None
-        previous = self._previous(event.previous)
+        previous = self._previous(event.previous) if event.previous >> 32 != event.backend_id else ""
         return {
             **EMPTY,
             "time": time_text(booted + event.time / 1e9),

@@ -193,6 +193,7 @@ def test_a_switch_names_the_backend_before_where_its_id_still_means_it() -> None
     assert rows(Dial(record(previous=5 << 32 | 1)))[0]["previous"] == "10.1.0.2:8080"
     assert rows(Dial(record(previous=5 << 32 | 2)))[0]["previous"] == "backend 5"
     assert rows(Dial(record()))[0]["previous"] == ""
+    assert rows(Dial(record(previous=9 << 32 | 1)))[0]["previous"] == "", "it stays where it is"
 
 
 def test_what_is_gone_meanwhile_keeps_its_row() -> None:
