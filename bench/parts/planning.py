@@ -21,6 +21,7 @@ from pyagent.datapath.held import HeldState
 from pyagent.datapath.layout import Capacities
 from pyagent.datapath.plan import plan
 from pyagent.demo.calls import call
+from pyagent.desired.narrow import narrowed
 from pyagent.desired.nodes import Settings
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
@@ -69,7 +70,8 @@ class _Node:
 
     def first_sync(self, services: bytes, slices: bytes) -> Phases:
         clock = _Laps()
-        lists = decode_list("Service", services), decode_list("EndpointSlice", slices)
+        narrow = partial(narrowed, own_node="bench")
+        lists = decode_list("Service", services, narrow), decode_list("EndpointSlice", slices, narrow)
         clock.lap()
         self.snapshot.replace("Service", lists[0].objects)
         self.snapshot.replace("EndpointSlice", lists[1].objects)
