@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from types import SimpleNamespace
+import sys
+from collections.abc import Iterator
 from typing import Any, cast
 
 from hypothesis import settings
@@ -34,11 +36,18 @@ class MapsInMemory:
         }
         self.names: dict[bytes, bytes] = {}
 
-    def memory(self, name: str) -> SimpleNamespace | bytearray:
+    def window(self, name: str, _end: int) -> bytearray:
         return self.arrays[name]
 
-    def get(self, _name: str, key: bytes) -> bytes | None:
-        return self.names.get(key)
+    @contextlib.contextmanager
+    def borrowed(self, name: str) -> Iterator[bytearray]:
+        yield self.arrays[name]
+
+    def get(self, name: str, key: bytes) -> bytes | None:
+        if name not in self.arrays:
+            return self.names.get(key)
+        at = int.from_bytes(key, sys.byteorder) * 8
+        return bytes(self.arrays[name][at : at + 8])
 
     def apply(self, stores: Any) -> None:
         for store in stores:
