@@ -11,35 +11,9 @@
 
 #include "contract.h"
 #include "lib/address.h"
+#include "lib/storage_iterator.h"
 
 #define FAMILY_IPV4 2
-
-struct sock;
-struct bpf_map;
-struct seq_file;
-
-struct bpf_iter_meta {
-	union {
-		struct seq_file *seq;
-	};
-	u64 session_id;
-	u64 seq_num;
-};
-
-struct bpf_iter__bpf_sk_storage_map {
-	union {
-		struct bpf_iter_meta *meta;
-	};
-	union {
-		struct bpf_map *map;
-	};
-	union {
-		struct sock *sk;
-	};
-	union {
-		void *value;
-	};
-};
 
 #define FIELD(type, base, offset) (*(type *)((void *)(base) + (offset)))
 

@@ -61,6 +61,8 @@ PINNED_MAP("percpu_array", u32, u64, outcomes);
 /* Agent. */
 PINNED_MAP("array", u32, struct config, config);
 
+/* `meta` and `layout` are for user space alone: who wrote the maps, and what they hold. */
+
 /* Here, while somebody listens. */
 struct events_table_t {
 	int key;

@@ -9,6 +9,7 @@
  *	MAX_BACKENDS	entries of `backends`
  *	HAVE_SET_RETVAL	1 where the kernel has bpf_set_retval (5.18)
  *	HAVE_COARSE_CLOCK 1 where it has bpf_ktime_get_coarse_ns (5.11)
+ *	CROSSING	1 for programs that also know the records of another layout (lib/earlier.h)
  */
 #include <uapi/linux/bpf.h>
 

@@ -7,14 +7,15 @@
 #define KUBESOCK_GETPEERNAME_H
 
 /* A record counts only while the socket's peer is its backend: no hook runs at connect(AF_UNSPEC). */
-static __always_inline struct origin *origin_of_peer(struct bpf_sock_addr *ctx)
+static __always_inline struct origin *origin_of_peer(struct bpf_sock_addr *ctx,
+						     struct origin *spare)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct origin *record;
 
 	if (!sk)
 		return 0;
-	record = origin.sk_storage_get(sk, 0, 0);
+	record = origin_of(sk, spare);
 	if (!record || record->backend_port != (__be16)ctx->user_port)
 		return 0;
 	return record;
@@ -22,7 +23,7 @@ static __always_inline struct origin *origin_of_peer(struct bpf_sock_addr *ctx)
 
 int getpeername4(struct bpf_sock_addr *ctx)
 {
-	struct origin *record = origin_of_peer(ctx);
+	struct origin spare, *record = origin_of_peer(ctx, &spare);
 	struct address peer;
 
 	if (!record)
@@ -37,7 +38,7 @@ int getpeername4(struct bpf_sock_addr *ctx)
 
 int getpeername6(struct bpf_sock_addr *ctx)
 {
-	struct origin *record = origin_of_peer(ctx);
+	struct origin spare, *record = origin_of_peer(ctx, &spare);
 	struct address peer;
 
 	if (!record)

@@ -14,16 +14,17 @@ static __always_inline bool sender_of(struct bpf_sock_addr *ctx, const struct ad
 	__be16 port = ctx->user_port;
 	struct bpf_sock *sk = ctx->sk;
 	struct datagram_origins *record;
-	struct origin *connected;
+	struct origin spare, *connected;
 
 	if (!sk)
 		return false;
 	if (sk->state != SOCKET_CONNECTED) {
 		record = origin_udp.sk_storage_get(sk, 0, 0);
-		return record &&
-		       datagram_frontend(ctx, record, peer, port, frontend, frontend_port);
+		return (record &&
+			datagram_frontend(ctx, record, peer, port, frontend, frontend_port)) ||
+		       earlier_datagram_frontend(ctx, sk, peer, port, frontend, frontend_port);
 	}
-	connected = origin.sk_storage_get(sk, 0, 0);
+	connected = origin_of(sk, &spare);
 	if (!connected || connected->backend_port != port ||
 	    !same_address(&connected->backend, peer))
 		return false;

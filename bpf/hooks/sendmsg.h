@@ -25,6 +25,8 @@ static __always_inline enum outcome send_to(struct bpf_sock_addr *ctx, enum hook
 		return OUTCOME_NOT_A_SERVICE;
 	if (sk)
 		record = origin_udp.sk_storage_get(sk, 0, 0);
+	if (sk)
+		record = adopt_datagrams(sk, record);
 	outcome = resolve(ctx, settings, dialled, record, socket_random(ctx, dialled), choice);
 	if (outcome == OUTCOME_NOT_A_SERVICE)
 		return outcome;

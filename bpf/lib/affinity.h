@@ -3,6 +3,8 @@
 #ifndef KUBESOCK_AFFINITY_H
 #define KUBESOCK_AFFINITY_H
 
+#include "lib/earlier.h"
+
 static __always_inline struct affinity_key affinity_key(const struct block *block, u64 client,
 							u64 client_low)
 {
@@ -22,6 +24,8 @@ static __always_inline struct affinity *affinity_of(struct affinity_key *client,
 {
 	struct affinity *entry = affinity.lookup(client);
 
+	if (!entry)
+		entry = adopt_affinity(client);
 	if (!entry || now() / SECOND - entry->last_used > affinity_seconds(block))
 		return 0;
 	return entry;

@@ -3,6 +3,8 @@
 #ifndef KUBESOCK_ORIGIN_H
 #define KUBESOCK_ORIGIN_H
 
+#include "lib/earlier.h"
+
 static __always_inline bool remember_origin(struct bpf_sock_addr *ctx,
 					    const struct frontend_key *dialled,
 					    const struct choice *choice)
@@ -26,6 +28,7 @@ static __always_inline bool remember_origin(struct bpf_sock_addr *ctx,
 	record->protocol = dialled->protocol;
 	record->family = ctx->family;
 	record->since = now();
+	void_earlier_origin(sk);
 	return true;
 }
 
@@ -40,6 +43,7 @@ static __always_inline void forget_origin(struct bpf_sock_addr *ctx)
 	record = origin.sk_storage_get(sk, 0, 0);
 	if (record)
 		record->backend_port = 0;
+	forget_earlier_origin(sk);
 }
 
 static __always_inline bool matches(const struct frontend_key *dialled,

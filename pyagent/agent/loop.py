@@ -264,7 +264,8 @@ class Loop:
         if self._look_at is not None and self._clock() >= self._look_at:
             self._look_at = None
             self._look_for_stale_sockets()
-        self._upkeep.run(self._programmer.planned)
+        if self._upkeep.run(self._programmer.planned):
+            self._look_for_stale_sockets()  # records of another layout's maps are here only now
         if self._clock() >= self._audit_at:
             self._audit()
 

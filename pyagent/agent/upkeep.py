@@ -42,8 +42,8 @@ class Upkeep:
         self._planned = False
         self._failure = ""
 
-    def run(self, planned: bool) -> None:
-        """Whatever is to be done now.
+    def run(self, planned: bool) -> bool:
+        """Whatever is to be done now; whether our programs were attached just now.
 
         Args:
             planned: the maps were filled: new ones may be attached, and the self-probe finds its frontends.
@@ -54,7 +54,8 @@ class Upkeep:
         if planned and not self._planned:
             self._planned = True
             self.due = self._clock()
-        if not self._attached and self._datapath.programs_ready and (planned or self._reused):
+        attaches = not self._attached and self._datapath.programs_ready and (planned or self._reused)
+        if attaches:
             self._datapath.attach()
             self._attached = True
             self.due = self._clock()
@@ -63,6 +64,7 @@ class Upkeep:
             self.due = self._clock() + EVERY_SECONDS
             if self._attached:
                 self._look_after(planned)
+        return attaches
 
     def _look_after(self, planned: bool) -> None:
         repaired: list[str] = []

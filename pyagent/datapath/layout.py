@@ -18,6 +18,8 @@ BLOCK_HEADER_WORDS = 3
 NO_SLOT = 0xFFFFFFFF
 DATAGRAM_ORIGINS = 4
 NAME_TEXT = 320
+LAYOUT_TEXT = 8192
+"""Bytes of the layout's description of itself, which programs do not read."""
 WORD = struct.Struct("=Q")
 
 CHOSEN_SHARDS = 2
@@ -62,11 +64,16 @@ class Hook(IntEnum):
 
 
 class Field(NamedTuple):
-    """One member of a C struct. `code` is a `struct` code; `order` is `=` (host) or `>` (network)."""
+    """One member of a C struct.
+
+    `code` is a `struct` code; `order` is `=` (host) or `>` (network). An array of structs has their name in
+    `of`.
+    """
 
     name: str
     code: str
     order: str = "="
+    of: str = ""
 
 
 class CStruct:
@@ -104,6 +111,10 @@ class CStruct:
         for i in self._swapped:
             values[i] = swap16(values[i])
         return tuple(values)
+
+    def width(self, field: Field) -> int:
+        """Bytes of one member."""
+        return struct.calcsize("=" + field.code)
 
     def as_dict(self, data: bytes | memoryview, offset: int = 0) -> dict[str, int | bytes]:
         return dict(zip(self._names, self.unpack(data, offset), strict=True))
@@ -186,7 +197,7 @@ DATAGRAM_ORIGIN = CStruct(
 )
 DATAGRAM_ORIGINS_STRUCT = CStruct(
     "datagram_origins",
-    Field("entry", f"{DATAGRAM_ORIGINS * DATAGRAM_ORIGIN.size}s"),
+    Field("entry", f"{DATAGRAM_ORIGINS * DATAGRAM_ORIGIN.size}s", of=DATAGRAM_ORIGIN.c_name),
     Field("next", "I"),
     Field("latest", "H"),
     Field("overflowed", "H"),
@@ -378,6 +389,7 @@ def map_specs(capacities: Capacities) -> tuple[MapSpec, ...]:
         MapSpec("events", MapType.RINGBUF, 0, 0, c.event_bytes),
         MapSpec("config", MapType.ARRAY, 4, CONFIG.size, 1, mmapable),
         MapSpec("meta", MapType.ARRAY, 4, META.size, 1, mmapable),
+        MapSpec("layout", MapType.ARRAY, 4, LAYOUT_TEXT, 1, mmapable),
     )
 
 

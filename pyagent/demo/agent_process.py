@@ -71,6 +71,7 @@ class Agent:
         source: `("--manifests", DIR)` or `("--kubeconfig", FILE)`.
         netns: the node's namespace; None: the caller's, from where an API server on 127.0.0.1 is in reach.
         arguments: more of `kubesock run`'s.
+        launcher: a command that runs what follows it, before all of them.
     """
 
     def __init__(
@@ -84,11 +85,12 @@ class Agent:
         state_dir: Path,
         netns: Path | None,
         arguments: tuple[str, ...] = (),
+        launcher: tuple[str, ...] = (),
     ) -> None:
         self.cgroup, self.bpffs, self.state_dir, self.netns = cgroup, bpffs, state_dir, netns
         self.health_port, self.metrics_port = call(_free_ports, netns=netns)
         self.log = sandbox.folder / f"agent-{next(_numbers)}.log"
-        self.command = kubesock(
+        command = kubesock(
             "run",
             *source,
             f"--node-name={node_name}",
@@ -99,6 +101,7 @@ class Agent:
             f"--healthz-bind-address=127.0.0.1:{self.health_port}",
             *arguments,
         )
+        self.command = [*launcher, *command]
         own = sandbox.new_cgroup("agent")
         self.process: Child = sandbox.spawn(
             self.command, netns=netns, cgroup=own, log=self.log.name, label="kubesock run"

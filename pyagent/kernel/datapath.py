@@ -18,6 +18,8 @@ from pyagent.datapath.writes import Store
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel import connections
 from pyagent.kernel.bpffs_lock import BpffsLock
+from pyagent.kernel.crossing import Crossing, unfinished
+from pyagent.kernel.earlier import EARLIER, earlier_maps
 from pyagent.kernel.grace import GracePeriod
 from pyagent.kernel.links import (
     UNCONNECTED_UDP,
@@ -29,8 +31,12 @@ from pyagent.kernel.links import (
 )
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_copy import copy_contents
+<<<<<<< HEAD
 from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to
 from pyagent.kernel.map_readings import used
+=======
+from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to, target
+>>>>>>> e3238a1 (Another layout of the maps: ids, affinity, counters and records of open sockets are carried over)
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.kernel.program_cache import ProgramCache
@@ -86,6 +92,7 @@ class Datapath:
         self.cache = cache
         self._programs: dict[Hook, int] = {}
         self._connections: int | None = None
+        self._crossing: Crossing | None = None
         self._node: tuple[Store, ...] = ()
 
     def open(self) -> Opened:
@@ -107,30 +114,41 @@ class Datapath:
 
     def _open_maps(self) -> tuple[MapSet, bool]:
         """The maps in use; else new ones, which come into use when programs on them are attached."""
+        self._crossing = unfinished(self.bpffs)
         try:
             return MapSet.open(current_folder(self.bpffs), writable=True), True
         except (PinsMissing, LayoutMismatch) as reason:
             log.info("making new maps: %s", str(reason).split("; ")[0])  # the remedy is one for readers
-        self._remove_sets_but({self._used_folder()})
-        return MapSet.create(self._new_folder(), self.capacities), False
+        if self._crossing:
+            self._crossing.close()
+        self._remove_sets_but({target(self.bpffs, CURRENT), target(self.bpffs, EARLIER)})
+        earlier = earlier_maps(self.bpffs, CURRENT)
+        self._crossing = Crossing(earlier) if earlier else None
+        if not earlier:
+            return MapSet.create(self._new_folder(), self.capacities), False
+        return earlier.continued(self.bpffs, self._new_folder()), earlier.readable
 
     def _new_folder(self) -> Path:
         generations = [int(n) for p in self.bpffs.glob("v*-*") if (n := p.name.split("-")[1]).isdigit()]
         return self.bpffs / f"v{LAYOUT_VERSION}-{1 + max(generations, default=0)}"
 
-    def _used_folder(self) -> str:
-        link = self.bpffs / CURRENT
-        return str(link.readlink()) if link.is_symlink() else ""
-
     @property
     def keeps_programs(self) -> bool:
         """The pinned links run just the programs that we would load: nothing to compile."""
+<<<<<<< HEAD
         meta = META.as_dict(self.maps.window("meta", META.size)[: META.size])
+=======
+        if self._crossing:
+            return False
+        meta = META.as_dict(self.maps.memory("meta")[: META.size])
+>>>>>>> e3238a1 (Another layout of the maps: ids, affinity, counters and records of open sockets are carried over)
         attached = {state.hook for state in self.links.states() if state.attached}
         return meta["program_tag"] == self.unit.tag and attached == self.hooks
 
     def load_programs(self) -> None:
         """Compile the programs and hold them, ready for `attach`."""
+        if self._crossing:
+            self._crossing.load(self.maps, self.hooks, self.cache)
         loaded = self.unit.load(programs(self.hooks))
         self._programs = {hook: loaded[program_name(hook)] for hook in self.hooks}
 
@@ -146,14 +164,23 @@ class Datapath:
 
     def attach(self) -> None:
         """Make every hook run our programs; swapped in place where links live, so no call goes unhooked."""
-        self.links.point_to(self._programs)
-        self._store_meta()
+        self._store_meta(program_tag=0)  # an agent that ends on the way is not taken for done
+        if self._crossing:
+            self._crossing.begin(self.bpffs)
+            point_to(self.bpffs / CURRENT, self.maps.folder.name)
+            self._crossing.run(self.links, self._programs, self.grace)
+        else:
+            self.links.point_to(self._programs)
+        self._store_meta(self.unit.tag)
+        if self._crossing:
+            self._crossing.end(self.bpffs)
+            self._crossing = None
         self._use(self.maps.folder)
 
     @property
     def attached(self) -> bool:
-        """Hooks run programs on these maps."""
-        return self._used_folder() == self.maps.folder.name
+        """Hooks run programs on these maps alone."""
+        return self._crossing is None and target(self.bpffs, CURRENT) == self.maps.folder.name
 
     def _use(self, folder: Path) -> None:
         """Readers find these maps from now on; all others go."""
@@ -184,6 +211,7 @@ class Datapath:
         Between the copy and the last hook's switch, new affinity entries and a few counts may be lost.
         """
         copy_contents(self.maps, larger.maps)
+        self._store_meta(program_tag=0)
         self.links.point_to(larger.programs)
         old_programs, self._programs = self._programs, larger.programs
         self.unit = larger.unit
@@ -191,7 +219,7 @@ class Datapath:
         self.maps.become(larger.maps)
         if self._connections is not None:
             connections.pin(self._connections, self.maps.folder)
-        self._store_meta()
+        self._store_meta(self.unit.tag)
         self._use(self.maps.folder)
         for fd in old_programs.values():
             os.close(fd)
@@ -200,11 +228,11 @@ class Datapath:
         """Hold the programs that the links run, for repairs without a compiler."""
         for state in self.links.states():
             self._programs[state.hook] = bpf.program_fd_by_id(state.program_id)
-        self._store_meta()
+        self._store_meta(self.unit.tag)
 
-    def _store_meta(self) -> None:
+    def _store_meta(self, program_tag: int) -> None:
         started = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        values = META.pack(LAYOUT_VERSION, started, self.unit.tag, os.getpid(), bytes(32))
+        values = META.pack(LAYOUT_VERSION, started, program_tag, os.getpid(), bytes(32))
         self.maps.apply([Store("meta", 0, values)])
 
     def _remove_sets_but(self, kept: set[str]) -> None:
@@ -301,6 +329,8 @@ class Datapath:
     def close(self) -> None:
         """Let go; everything pinned goes on serving."""
         self.links.close()
+        if self._crossing:
+            self._crossing.close()
         for fd in self._programs.values():
             os.close(fd)
         self.grace.close()
@@ -310,7 +340,7 @@ class Datapath:
 
 def pins(bpffs: Path) -> list[Path]:
     """Everything of ours below `bpffs`, in the order in which it must go."""
-    names = [LINKS, CURRENT, FOLLOWING, *sorted(p.name for p in bpffs.glob("v*-*"))]
+    names = [LINKS, CURRENT, EARLIER, FOLLOWING, *sorted(p.name for p in bpffs.glob("v*-*"))]
     found: list[Path] = []
     for path in (bpffs / name for name in names):
         if path.is_symlink():

@@ -34,11 +34,15 @@ class Unit:
         maps: MapSet,
         cache: ProgramCache | None = None,
         extra: Mapping[str, str] | None = None,
+        earlier: MapSet | None = None,
+        earlier_names: Sequence[str] = (),
     ) -> None:
         """
         Args:
             cache: where instructions are kept from one start to the next; None: always compile.
             extra: more definitions.
+            earlier: another set that it uses too, pinned at EARLIER_PINS.
+            earlier_names: maps of that; in C their names begin with `earlier_`.
         """
         definitions = {
             "MAX_BACKENDS": str(maps.specs["backends"].max_entries),
@@ -48,6 +52,7 @@ class Unit:
         }
         self.name = unit
         self._maps = maps
+        self._earlier = {name: earlier for name in earlier_names if earlier}
         self._cache = cache
         # Where the maps are pinned is no part of what the programs are: it is filled in for BCC alone.
         self._text = program_text(unit, definitions)
@@ -78,6 +83,7 @@ class Unit:
 
     def _load(self, name: str, instructions: bytes, kind: bpf.ProgramKind) -> int:
         fds = [self._maps.fd(spec) for spec in self._maps.specs]
+        fds += [maps.fd(name) for name, maps in self._earlier.items()]
         changed = bytearray(instructions)
         for at in range(0, len(changed), _INSTRUCTION.size):
             code, registers, offset, place = _INSTRUCTION.unpack_from(changed, at)
@@ -94,10 +100,14 @@ class Unit:
             ) from error
 
     def _compile(self, names: list[str]) -> dict[str, bytes]:
+        pins = {"PINS": self._maps.folder}
+        for maps in self._earlier.values():
+            pins["EARLIER_PINS"] = maps.folder
+        defined = "".join(f"#define {name} {json.dumps(str(folder))}\n" for name, folder in pins.items())
         job = {
-            "text": f"#define PINS {json.dumps(str(self._maps.folder))}\n{self._text}",
+            "text": f"{defined}{self._text}",
             "programs": names,
-            "maps": list(self._maps.specs),
+            "maps": [*self._maps.specs, *(f"earlier_{name}" for name in self._earlier)],
             "parent": os.getpid(),
         }
         child = subprocess.run(

@@ -48,3 +48,9 @@ def point_to(link: Path, name: str) -> bool:
     following.symlink_to(name)
     following.replace(link)
     return True
+
+
+def target(bpffs: Path, link: str) -> str:
+    """The folder that a link below `--bpffs` leads to; empty: there is no link."""
+    path = bpffs / link
+    return str(path.readlink()) if path.is_symlink() else ""

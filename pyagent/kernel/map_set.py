@@ -11,10 +11,11 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
+from pyagent.datapath.description import Description, own_text
 from pyagent.datapath.layout import (
     LAYOUT_VERSION,
     Capacities,
@@ -76,11 +77,18 @@ class MapSet:
         self._no_batch: set[str] = set()
 
     @classmethod
-    def create(cls, folder: Path, capacities: Capacities, like: MapSet | None = None) -> MapSet:
+    def create(
+        cls,
+        folder: Path,
+        capacities: Capacities,
+        like: MapSet | None = None,
+        shared: Collection[str] | None = None,
+    ) -> MapSet:
         """New, empty maps, pinned in `folder` (which must not exist yet).
 
         Args:
             like: maps of this set that have the wanted size are shared instead of made anew.
+            shared: only these of them; None: all.
 
         Raises:
             KernelRefused, NoPermission: with the map's name and the remedy.
@@ -90,15 +98,18 @@ class MapSet:
         specs = {spec.name: spec for spec in map_specs(capacities)}
         try:
             for spec in specs.values():
-                shared = like is not None and like.specs[spec.name] == spec
-                fds[spec.name] = os.dup(like.fd(spec.name)) if like and shared else _create(spec)
+                fitting = like is not None and like.specs[spec.name] == spec
+                taken = fitting and (shared is None or spec.name in shared)
+                fds[spec.name] = os.dup(like.fd(spec.name)) if like and taken else _create(spec)
                 bpf.obj_pin(fds[spec.name], str(folder / spec.name))
                 (folder / spec.name).chmod(0o600)
         except OSError as error:
             for fd in fds.values():
                 os.close(fd)
             raise _refused("create the maps", error) from error
-        return cls(folder, fds, specs, writable=True)
+        made = cls(folder, fds, specs, writable=True)
+        made.memory("layout")[:] = own_text()
+        return made
 
     @classmethod
     def open(cls, folder: Path, writable: bool = False) -> MapSet:
@@ -106,13 +117,30 @@ class MapSet:
 
         Raises:
             PinsMissing: nothing is pinned there.
-            LayoutMismatch: a map has another type or size than this program reads.
+            LayoutMismatch: they are of another layout than this program reads.
             NoPermission: not root.
         """
+        found = cls._open(folder, map_specs(Capacities()), writable)
+        if found.memory("layout")[:] != own_text():
+            found.close()
+            raise LayoutMismatch(f"{folder}: maps of another layout; use the kubesock of the running agent")
+        return found
+
+    @classmethod
+    def open_described(cls, folder: Path, description: Description) -> MapSet:
+        """Maps of another layout.
+
+        Raises:
+            PinsMissing, LayoutMismatch, NoPermission: they are not what their description says.
+        """
+        return cls._open(folder, description.specs(), writable=True)
+
+    @classmethod
+    def _open(cls, folder: Path, wanted_specs: Iterable[MapSpec], writable: bool) -> MapSet:
         fds: dict[str, int] = {}
         specs: dict[str, MapSpec] = {}
         try:
-            for wanted in map_specs(Capacities()):
+            for wanted in wanted_specs:
                 fds[wanted.name] = _open(folder / wanted.name, writable, wanted)
                 specs[wanted.name] = _checked(fds[wanted.name], wanted, folder)
         except BaseException:
@@ -299,6 +327,33 @@ class MapSet:
             size = (size + 7 & ~7) * possible_cpus()
         return bpf.map_lookup(self._fds[name], key, size)
 
+    def put_missing(self, name: str, key: bytes, value: bytes) -> None:
+        """Put an entry unless there is one."""
+        try:
+            bpf.map_update(self._fds[name], key, value, bpf.BPF_NOEXIST)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise _refused(f"write map {name}", error) from error
+
+    def counts(self, name: str) -> bytes:
+        """All counters of a map in a row; of per-CPU ones their sums."""
+        spec = self.specs[name]
+        if spec.type is not MapType.PERCPU_ARRAY:
+            return self.memory(name)[: spec.max_entries * spec.value_size]
+        values = (self.get(name, struct.pack("=I", at)) or b"" for at in range(spec.max_entries))
+        return b"".join(struct.pack("=Q", sum(struct.unpack(f"={len(v) // 8}Q", v))) for v in values)
+
+    def add_counts(self, name: str, gained: Iterable[tuple[int, int]]) -> None:
+        """Add to counters (place, how much), on the first CPU; what hooks add at that instant may be lost."""
+        spec = self.specs[name]
+        for at, count in gained:
+            if at >= spec.max_entries:
+                continue
+            key = struct.pack("=I", at)
+            found = bytearray(self.get(name, key) or bytes(8))
+            struct.pack_into("=Q", found, 0, struct.unpack_from("=Q", found)[0] + count & 0xFFFFFFFFFFFFFFFF)
+            bpf.map_update(self._fds[name], key, bytes(found))
+
 
 def possible_cpus() -> int:
     """How many values a per-CPU map holds for each key."""
@@ -307,22 +362,26 @@ def possible_cpus() -> int:
 
 
 def capacities_of(maps: MapSet) -> Capacities:
-    """The sizes that open maps have."""
+    """The sizes that open maps have; of another layout too, as far as it has these maps."""
     entries = {name: spec.max_entries for name, spec in maps.specs.items()}
-    return Capacities(
-        frontends=entries["frontends"],
-        sets=entries["sets"],
-        slots=entries["slots"],
-        backends=entries["backends"],
-        service_ports=entries["refused"],
-        service_addresses=entries["service_addresses"],
-        node_addresses=entries["node_addresses"],
-        affinity=entries["affinity"],
-        overflow=entries["origin_overflow"],
-        source_ranges=entries["source_ranges"],
-        clients=entries["client_addresses"],
-        event_bytes=entries["events"],
-    )
+    return Capacities(**{field: entries[name] for field, name in _SIZED.items() if name in entries})
+
+
+_SIZED = {
+    "frontends": "frontends",
+    "sets": "sets",
+    "slots": "slots",
+    "backends": "backends",
+    "service_ports": "refused",
+    "service_addresses": "service_addresses",
+    "node_addresses": "node_addresses",
+    "affinity": "affinity",
+    "overflow": "origin_overflow",
+    "source_ranges": "source_ranges",
+    "clients": "client_addresses",
+    "event_bytes": "events",
+}
+"""Capacity -> a map that has it."""
 
 
 def is_in_use(bpffs: Path) -> bool:

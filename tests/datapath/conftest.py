@@ -102,6 +102,7 @@ def start_agent(
         in_node_namespace: bool = True,
         ready: bool = True,
         arguments: tuple[str, ...] = (),
+        launcher: tuple[str, ...] = (),
     ) -> Agent:
         state = state_dir or tmp_path / "state"
         shutil.copytree(compiled, state / PROGRAMS, dirs_exist_ok=True)
@@ -117,6 +118,7 @@ def start_agent(
             state_dir=state,
             netns=cluster.node.netns if in_node_namespace else None,
             arguments=arguments,
+            launcher=launcher,
         )
         started.append(agent)
         if ready:

@@ -274,7 +274,7 @@ def test_new_programs_are_swapped_in_and_nobody_notices(
 def test_maps_of_another_layout_are_replaced_and_every_connect_is_translated(
     cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, in_client: InClient
 ) -> None:
-    """A socket that is open while the maps change may show its backend: its record is in the old ones."""
+    """Whatever another build's layout is: see reliability/test_restarts.py."""
     manifests.write("web", objects(cluster, "a", "b"))
     agent = start_agent(manifests.folder)
     with repeating(in_client, partial(dial, WAYS[0])) as stop:

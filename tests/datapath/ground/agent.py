@@ -22,6 +22,7 @@ class StartAgent(Protocol):
         in_node_namespace: bool = True,
         ready: bool = True,
         arguments: tuple[str, ...] = (),
+        launcher: tuple[str, ...] = (),
     ) -> Agent:
         """Start an agent for node `n`, by default on this test's cgroup, bpffs folder and state folder.
 
@@ -31,4 +32,5 @@ class StartAgent(Protocol):
                 127.0.0.1 can be reached.
             ready: wait until /readyz answers 200.
             arguments: more of `kubesock run`'s.
+            launcher: see `Agent`.
         """

@@ -1,0 +1,161 @@
+"""Agents are killed, restarted, upgraded and downgraded under load and churn: clients must not notice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyagent.demo.sandbox import Sandbox
+from tests.datapath.ground import Agent, Manifests, StartAgent
+from tests.datapath.ground.waiting import wait_for
+from tests.reliability.ground.builds import other_layout, other_programs
+from tests.reliability.ground.load import Load, dialling, report
+from tests.reliability.ground.served import Served
+
+pytestmark = pytest.mark.kernel
+
+ROUNDS = int(os.environ.get("ROUNDS", "200"))
+MOVING = (Served("one", 1, 1, 40), Served("two", 2, 41, 40, hosts=3))
+STICKY = Served("sticky", 3, 90, 0, hosts=5)
+LONGEST = 1.2
+"""Seconds after its start at which an agent may be killed: it is ready after half of that."""
+
+
+class Churn:
+    """Moves the Services through their sets by writing manifests, and tells the clients."""
+
+    def __init__(self, manifests: Manifests, load: Load) -> None:
+        self._manifests, self._load = manifests, load
+        self._generations = dict.fromkeys(MOVING, 0)
+        self._confirmed = dict.fromkeys(MOVING, 0)
+
+    def move(self) -> None:
+        """One Service to its next set; no call may be led there yet that began before."""
+        served = min(MOVING, key=lambda one: self._generations[one])
+        generation = self._generations[served] + 1
+        if generation - self._confirmed[served] >= served.sets:
+            return  # or every set would be allowed
+        self._generations[served] = generation
+        self._load.begin(served, generation)
+        self._manifests.write(served.name, [served.service(), *served.slices(generation)])
+
+    def confirm(self) -> None:
+        """Wait until the kernel has the latest sets; none before may be seen afterwards."""
+        for served, generation in self._generations.items():
+            wait_for(
+                lambda served=served: self._load.latest(served),  # type: ignore[misc]
+                lambda seen, wanted=generation: seen >= wanted,  # type: ignore[misc]
+                f"generation {generation} of {served.name}",
+            )
+            self._load.end(served, generation)
+            self._confirmed[served] = generation
+
+    @property
+    def moves(self) -> int:
+        return sum(self._generations.values())
+
+
+@contextmanager
+def under_load(
+    sandbox: Sandbox, cgroup: Path, manifests: Manifests, clients: int = 0
+) -> Iterator[tuple[Load, Churn]]:
+    with dialling(sandbox, cgroup, (*MOVING, STICKY), clients=clients) as load:
+        wait_for(lambda: load.calls, lambda calls: min(calls) > 100, "the first calls of every client")
+        yield load, Churn(manifests, load)
+
+
+def put_all(manifests: Manifests) -> None:
+    for one in (*MOVING, STICKY):
+        manifests.write(one.name, [one.service(), *one.slices(0)])
+
+
+def builds(folder: Path) -> dict[str, tuple[str, ...]]:
+    return {
+        "this build": (),
+        "other programs": other_programs(folder / "programs").launcher,
+        "other layout": other_layout(folder / "layout").launcher,
+    }
+
+
+def churn_for(seconds: float, churn: Churn, agent: Agent | None = None) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        churn.move()
+        time.sleep(min(0.02, max(0.0, ends - time.monotonic())))
+        if agent is not None:
+            assert agent.process.running, agent.log_tail()
+
+
+def test_another_layout_of_the_maps_and_back_disturbs_nobody(
+    sandbox: Sandbox, cgroup: Path, manifests: Manifests, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """Sockets that were open before show the Service, clients stay on their backend, every call arrives."""
+    put_all(manifests)
+    other = other_layout(tmp_path / "layout").launcher
+    agent = start_agent(manifests.folder)
+    with under_load(sandbox, cgroup, manifests, clients=1) as (load, churn):
+        for launcher in (other, ()):
+            agent.stop(signal.SIGKILL)
+            agent = start_agent(manifests.folder, launcher=launcher)
+            assert "records of open sockets were carried over, the kernel refused 0" in agent.log_tail()
+            churn.move()
+            churn.confirm()
+        seen = load.stop()
+    agent.stop()
+    assert (seen.wrong, seen.texts) == (0, ())
+    assert seen.asked > 1000
+    assert len(list(agent.bpffs.glob("v*-*"))) == 1, "earlier maps are gone"
+    assert not (agent.bpffs / "earlier").is_symlink()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "kinds", [("this build",), ("this build", "other programs", "other layout")], ids=len
+)
+def test_hundreds_of_kills_disturb_nobody(
+    sandbox: Sandbox,
+    cgroup: Path,
+    manifests: Manifests,
+    start_agent: StartAgent,
+    tmp_path: Path,
+    kinds: tuple[str, ...],
+) -> None:
+    """Each round starts an agent and kills it at a random moment, at times long after it was ready."""
+    put_all(manifests)
+    launchers = builds(tmp_path / "builds")
+    seed = random.SystemRandom().getrandbits(32)
+    chance = random.Random(seed)
+    agent = start_agent(manifests.folder)
+    kills: Counter[str] = Counter()
+    with under_load(sandbox, cgroup, manifests) as (load, churn):
+        before = "this build"
+        for number in range(ROUNDS):
+            agent.stop(signal.SIGKILL)
+            kind = chance.choice(kinds)
+            agent = start_agent(manifests.folder, launcher=launchers[kind], ready=False)
+            churn_for(chance.uniform(0.0, LONGEST), churn)
+            kills[f"{before} -> {kind}"] += 1
+            before = kind
+            if number % 5 == 4:
+                agent.wait_ready()
+                churn.move()
+                churn.confirm()
+            assert load.wrong == 0, load.stop().texts
+        agent.stop(signal.SIGKILL)
+        agent = start_agent(manifests.folder)
+        churn.confirm()
+        seen = load.stop()
+    report(
+        f"{ROUNDS} rounds of kill -9, builds: {', '.join(kinds)}",
+        (str(seen), f"{churn.moves:,} sets switched; seed {seed}", str(dict(kills)), *seen.texts),
+    )
+    assert (seen.wrong, seen.texts) == (0, ())
