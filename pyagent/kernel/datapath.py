@@ -31,12 +31,8 @@ from pyagent.kernel.links import (
 )
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_copy import copy_contents
-<<<<<<< HEAD
-from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to
-from pyagent.kernel.map_readings import used
-=======
 from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to, target
->>>>>>> e3238a1 (Another layout of the maps: ids, affinity, counters and records of open sockets are carried over)
+from pyagent.kernel.map_readings import used
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.kernel.program_cache import ProgramCache
@@ -135,13 +131,9 @@ class Datapath:
     @property
     def keeps_programs(self) -> bool:
         """The pinned links run just the programs that we would load: nothing to compile."""
-<<<<<<< HEAD
-        meta = META.as_dict(self.maps.window("meta", META.size)[: META.size])
-=======
         if self._crossing:
             return False
-        meta = META.as_dict(self.maps.memory("meta")[: META.size])
->>>>>>> e3238a1 (Another layout of the maps: ids, affinity, counters and records of open sockets are carried over)
+        meta = META.as_dict(self.maps.window("meta", META.size)[: META.size])
         attached = {state.hook for state in self.links.states() if state.attached}
         return meta["program_tag"] == self.unit.tag and attached == self.hooks
 

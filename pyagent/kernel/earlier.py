@@ -126,17 +126,17 @@ def _gained(before: array[int], now: array[int]) -> Iterator[tuple[int, int]]:
 
 
 def _copy_array(old: MapSet, new: MapSet, spec: MapSpec, value: Convert) -> None:
-    source, target = old.memory(spec.name), new.memory(spec.name)
     size, larger = spec.value_size, new.specs[spec.name].value_size
     count = min(spec.max_entries, new.specs[spec.name].max_entries)
-    if value is same:
-        target[: count * size] = source[: count * size]
-        return
     nothing = bytes(size)
-    for at in range(count):
-        found = source[at * size : at * size + size]
-        if found != nothing:
-            target[at * larger : at * larger + larger] = value(found)
+    with old.borrowed(spec.name) as source, new.borrowed(spec.name) as place:
+        if value is same:
+            place[: count * size] = source[: count * size]
+            return
+        for at in range(count):
+            found = source[at * size : at * size + size]
+            if found != nothing:
+                place[at * larger : at * larger + larger] = value(found)
 
 
 def described(folder: Path) -> Description:

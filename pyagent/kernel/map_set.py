@@ -108,7 +108,8 @@ class MapSet:
                 os.close(fd)
             raise _refused("create the maps", error) from error
         made = cls(folder, fds, specs, writable=True)
-        made.memory("layout")[:] = own_text()
+        with made.borrowed("layout") as text:
+            text[:] = own_text()
         return made
 
     @classmethod
@@ -121,7 +122,9 @@ class MapSet:
             NoPermission: not root.
         """
         found = cls._open(folder, map_specs(Capacities()), writable)
-        if found.memory("layout")[:] != own_text():
+        with found.borrowed("layout") as text:
+            ours = text[:] == own_text()
+        if not ours:
             found.close()
             raise LayoutMismatch(f"{folder}: maps of another layout; use the kubesock of the running agent")
         return found
