@@ -15,8 +15,8 @@ DEBIAN="python3 python3-venv python3-bpfcc linux-libc-dev ca-certificates iprout
 FEDORA="python3 python3-bcc kernel-headers ca-certificates iproute iproute-tc procps-ng util-linux"
 
 if [ "$DEV" != 0 ]; then # the screen is tested in a real terminal
-	DEBIAN="$DEBIAN tmux"
-	FEDORA="$FEDORA tmux"
+	DEBIAN="$DEBIAN tmux iptables nftables" # kube-proxy's rules are removed for real
+	FEDORA="$FEDORA tmux iptables-nft nftables"
 fi
 
 say() { printf 'setup: %s\n' "$*" >&2; }
