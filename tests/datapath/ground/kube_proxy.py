@@ -114,7 +114,7 @@ COMMIT
 :KUBE-SVCX - [0:0]
 -A KUBE-MARK-DROP -j MARK --or-mark 0x8000
 -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
--A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "it's \\"so\\"" --dport 88 -j DNAT --to-destination 10.1.0.1:80
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "it's \\"so\\"" --dport 8 -j DNAT --to-destination 10.1.0.1
 -A POSTROUTING -s 10.88.0.0/16 ! -o cni0 -j MASQUERADE
 -A OUTPUT -d 192.0.2.1/32 -j KUBECTL-PROXY
 COMMIT
