@@ -5,7 +5,7 @@
  *
  * Where the fields of a socket are differs from kernel to kernel, so the loader
  * takes the offsets from the running kernel's BTF and defines SOCK_* and NET_*.
- * Also defined: PINS, HAVE_SOCKET_COOKIE (1: bpf_get_socket_cookie works here, 5.12).
+ * Also defined: HAVE_SOCKET_COOKIE (1: bpf_get_socket_cookie works here, 5.12).
  */
 #include <uapi/linux/bpf.h>
 

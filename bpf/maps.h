@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Every map. The agent creates and pins them (kernel/map_set.py); sizes and
- * flags are its business, so the number of entries here is never used.
+ * flags are its business. BCC makes a hash map of one entry in the place of
+ * each while it compiles: instructions are the same for every type, and to open
+ * the pinned ones BCC would need CAP_SYS_ADMIN (BPF_MAP_GET_FD_BY_ID).
  * "Agent" below means: one user-space writer, this side only reads.
  */
 #ifndef KUBESOCK_MAPS_H
 #define KUBESOCK_MAPS_H
 
-#define PINNED_MAP(type, key, value, name) \
-	BPF_F_TABLE(type ":" PINS "/" #name, key, value, name, 1, 0)
+#define PINNED_MAP(type, key, value, name) BPF_F_TABLE("hash", key, value, name, 1, 0)
 
 /* Agent. Dialled address -> set. A miss: no frontend, see service_addresses. */
 PINNED_MAP("hash", struct frontend_key, u64, frontends);
@@ -73,7 +74,6 @@ struct events_table_t {
 	void (*ringbuf_submit)(void *, u64);
 	u32 max_entries;
 };
-__attribute__((section("maps/ringbuf:" PINS
-		       "/events"))) struct events_table_t events = { .max_entries = 1 };
+__attribute__((section("maps/hash"))) struct events_table_t events = { .max_entries = 1 };
 
 #endif

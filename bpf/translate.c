@@ -5,7 +5,6 @@
  *
  * The one translation unit. The loader expands the includes in quotes as text
  * (BCC rewrites map methods only in the main file) and defines:
- *	PINS		folder of the pinned maps, a string
  *	MAX_BACKENDS	entries of `backends`
  *	HAVE_SET_RETVAL	1 where the kernel has bpf_set_retval (5.18)
  *	HAVE_COARSE_CLOCK 1 where it has bpf_ktime_get_coarse_ns (5.11)

@@ -16,8 +16,7 @@
 
 EARLIER_TYPES
 
-#define EARLIER_MAP(type, key, value, name) \
-	BPF_F_TABLE(type ":" EARLIER_PINS "/" #name, key, value, earlier_##name, 1, 0)
+#define EARLIER_MAP(type, key, value, name) BPF_F_TABLE("hash", key, value, earlier_##name, 1, 0)
 
 EARLIER_MAP("sk_storage", int, struct earlier_origin, origin);
 EARLIER_MAP("sk_storage", int, struct earlier_datagram_origins, origin_udp);

@@ -221,9 +221,7 @@ def _loop(
     features = Feature.HOST_ONLY if config.host_only else Feature(0)
     datapath.store_node(features | Feature.OPT_OUT if config.opt_out == "on" else features)
     programs: Future[None] | None = None
-    if datapath.keeps_programs:
-        datapath.adopt_programs()
-    else:
+    if not (datapath.keeps_programs and datapath.adopt_programs()):
         programs = _in_thread(datapath)
     settings = Settings(
         node_name=config.node_name,

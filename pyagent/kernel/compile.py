@@ -1,7 +1,7 @@
 """Compiles BPF C with BCC; runs as a child process of its own.
 
 LLVM takes some 60 MB that it never gives back, so they go with the child. The child dies with its parent,
-inherits none of its files, and loads nothing: it answers with instructions, which the parent loads.
+inherits none of its files, and loads no program: it answers with instructions, which the parent loads.
 
 Run as `python -m pyagent.kernel.compile`: a JSON job on standard input, a JSON answer on standard output.
 """

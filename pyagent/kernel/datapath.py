@@ -216,11 +216,21 @@ class Datapath:
         for fd in old_programs.values():
             os.close(fd)
 
-    def adopt_programs(self) -> None:
-        """Hold the programs that the links run, for repairs without a compiler."""
-        for state in self.links.states():
-            self._programs[state.hook] = bpf.program_fd_by_id(state.program_id)
+    def adopt_programs(self) -> bool:
+        """Hold the programs that the links run, for repairs without a compiler.
+
+        Returns:
+            False if the kernel does not hand them out, for which it wants CAP_SYS_ADMIN
+            (BPF_PROG_GET_FD_BY_ID): they must be loaded.
+        """
+        states = self.links.states()
+        try:
+            for state in states:
+                self._programs[state.hook] = bpf.program_fd_by_id(state.program_id)
+        except PermissionError:
+            return False
         self._store_meta(self.unit.tag)
+        return True
 
     def _store_meta(self, program_tag: int) -> None:
         started = time.clock_gettime_ns(time.CLOCK_MONOTONIC)

@@ -41,7 +41,7 @@ class Unit:
         Args:
             cache: where instructions are kept from one start to the next; None: always compile.
             extra: more definitions.
-            earlier: another set that it uses too, pinned at EARLIER_PINS.
+            earlier: another set that it uses too.
             earlier_names: maps of that; in C their names begin with `earlier_`.
         """
         definitions = {
@@ -54,7 +54,6 @@ class Unit:
         self._maps = maps
         self._earlier = {name: earlier for name in earlier_names if earlier}
         self._cache = cache
-        # Where the maps are pinned is no part of what the programs are: it is filled in for BCC alone.
         self._text = program_text(unit, definitions)
         self._identity = hashlib.sha256(self._text.encode()).digest()
 
@@ -100,12 +99,8 @@ class Unit:
             ) from error
 
     def _compile(self, names: list[str]) -> dict[str, bytes]:
-        pins = {"PINS": self._maps.folder}
-        for maps in self._earlier.values():
-            pins["EARLIER_PINS"] = maps.folder
-        defined = "".join(f"#define {name} {json.dumps(str(folder))}\n" for name, folder in pins.items())
         job = {
-            "text": f"{defined}{self._text}",
+            "text": self._text,
             "programs": names,
             "maps": [*self._maps.specs, *(f"earlier_{name}" for name in self._earlier)],
             "parent": os.getpid(),
