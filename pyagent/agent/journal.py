@@ -13,6 +13,7 @@ from pyagent.agent.inbox import Applied
 from pyagent.desired.snapshot import ServiceName, Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.model.address import format_endpoint
+from pyagent.model.difference import difference
 from pyagent.model.kube_objects import LABEL_SERVICE_NAME, EndpointSlice, KubeObject, Service
 from pyagent.model.service import Backend, BackendSet, DesiredChange, ServicePort, ServicePortKey
 from pyagent.model.source_events import Changed, Emit, SourceEvent
@@ -162,8 +163,9 @@ def _set_text(one: BackendSet) -> str:
 def _difference(after: BackendSet, before: BackendSet | None) -> str:
     if before is None:
         return _set_text(after)
-    old = {(b.address, b.port): b for b in before.backends}
-    new = {(b.address, b.port): b for b in after.backends}
+    found = difference(before.backends, after.backends)
+    old = {(b.address, b.port): b for b in found.gone}
+    new = {(b.address, b.port): b for b in found.came}
     parts = [
         _texts(
             view_of(after.key),
@@ -174,7 +176,7 @@ def _difference(after: BackendSet, before: BackendSet | None) -> str:
     moved = sum(1 for identity, b in new.items() if identity in old and old[identity].state != b.state)
     if moved:
         parts.append(f"{view_of(after.key)}: {moved} changed their state")
-    if not new and before.when_empty is not after.when_empty:
+    if not after.backends and before.when_empty is not after.when_empty:
         parts.append(f"{view_of(after.key)} answers {after.when_empty.label}")
     return "; ".join(part for part in parts if part)
 

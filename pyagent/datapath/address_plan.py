@@ -29,6 +29,8 @@ from pyagent.model.service import AddressRule
 def plan_nodes(held: HeldState, draft: Draft, zones: Mapping[str, str]) -> None:
     """Names and zones of nodes; one for which there is no room stays unnamed until something needs it."""
     for name, zone in zones.items():
+        if held.zones.get(name) == zone and name in held.nodes:
+            continue
         try:
             identifier = node_identifier(held, draft, name, zone)
             if not name or identifier != held.nodes.get(name):
@@ -38,6 +40,7 @@ def plan_nodes(held: HeldState, draft: Draft, zones: Mapping[str, str]) -> None:
             value = node_name(name, zone, before.incarnation if before is not None else held.incarnation)
             if value is not None:
                 put_name(held, draft, key, value)
+                held.zones[name] = zone
         except Full:
             return
 
@@ -58,6 +61,7 @@ def forget_nodes(held: HeldState, draft: Draft, wanted: Mapping[str, str]) -> No
                 mentioned.add(held.nodes.get(key.node, 0))
     for name in [n for n, i in held.nodes.items() if n not in wanted and i not in mentioned]:
         draft.freed_nodes.append(held.nodes.pop(name))
+        held.zones.pop(name, None)
 
 
 def forget_names(held: HeldState, draft: Draft) -> None:

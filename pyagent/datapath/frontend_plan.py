@@ -17,9 +17,9 @@ from pyagent.datapath.encoded import (
 )
 from pyagent.datapath.held import Dialled, FrontendTarget, HeldState
 from pyagent.datapath.layout import NodeId
+from pyagent.datapath.member_plan import Joins
 from pyagent.datapath.naming import node_identifier
 from pyagent.datapath.places import Full
-from pyagent.datapath.service_port_plan import Joins
 from pyagent.model.address import Family
 from pyagent.model.service import ANY_OTHER_NODE, ServicePortKey
 

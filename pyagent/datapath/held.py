@@ -26,6 +26,7 @@ from pyagent.datapath.layout import (
     split_pair_word,
     split_set_word,
 )
+from pyagent.datapath.member_index import MemberIndexes
 from pyagent.model.address import Family, Network, Protocol
 from pyagent.model.service import AddressRule, ServicePort, ServicePortKey, SetKey
 
@@ -52,6 +53,7 @@ class HeldServicePort(msgspec.Struct, gc=False):
     set_keys: tuple[SetKey, ...] = ()
     set_ids: tuple[int, ...] = ()
     frontends: tuple[bytes, ...] = ()
+    wanted: ServicePort | None = None  # what its sets were last made to be; None if they were found so
 
     def set_id(self, key: SetKey) -> int | None:
         return self.set_ids[self.set_keys.index(key)] if key in self.set_keys else None
@@ -110,6 +112,7 @@ class HeldState:
         self.service_ports: dict[ServicePortKey, HeldServicePort] = {}
         self.service_port_keys: dict[int, ServicePortKey] = {}  # by id
         self.nodes: dict[str, int] = {}
+        self.zones: dict[str, str] = {}  # of those nodes whose name was written by this state
         self.bounds_known = False  # whether those in `config` are as narrow as they can be
         self.node_ports: dict[int, int] = {}  # nodePort -> frontends that have it
         self.incarnation = 0  # the last that a service port or node got
@@ -119,6 +122,7 @@ class HeldState:
         self.backend_ids = Identifiers(capacities.backends)
         self.blocks = BlockAllocator(capacities.slots, [(0, min(block_words(0), capacities.slots))])
         self.strays = Freed(self)  # dangling entries point to these; free once a full plan removed them
+        self.indexes = MemberIndexes()
         self.abandoned_sets: list[int] = []  # look owned but are not; a full plan marks them
         self.waiting = Waiting({}, {}, {}, {}, {})
         self._serial = 0

@@ -2,68 +2,45 @@
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from pyagent.datapath.backend_writes import (
+    LOOPBACK_BYTES,
+    ON_NODE_ADDRESS,
+    Backends,
+    fresh_words,
+    is_near,
+    rewrite_states,
+    write_backends,
+)
 from pyagent.datapath.blocks import block_words
 from pyagent.datapath.draft import Draft
 from pyagent.datapath.encoded import name_key, service_port_name
 from pyagent.datapath.held import HeldServicePort, HeldState, reach
 from pyagent.datapath.identifiers import next_incarnation
 from pyagent.datapath.layout import (
-    BACKEND,
     BLOCK_HEADER_WORDS,
     NameKind,
-    NodeId,
     header_word,
     loopback_word,
     pair_word,
     set_word,
-    split_set_word,
 )
-from pyagent.datapath.membership import rearranged
+from pyagent.datapath.member_plan import Joins, plan_members
+from pyagent.datapath.membership import LAST_GENERATION, next_generation, rearranged
 from pyagent.datapath.naming import has_room, node_identifier, put_name
 from pyagent.datapath.places import Full, Places
-from pyagent.datapath.writes import Store
-from pyagent.model.address import is_loopback
 from pyagent.model.service import (
     MAX_SET_BACKENDS,
-    Backend,
     BackendSet,
-    BackendStateBit,
     ServicePort,
     SetKey,
 )
 
-_BACKEND = struct.Struct("=18sHIII")
-"""As layout.BACKEND, with address and port in one piece: a backend's identity."""
-
-LAST_GENERATION = 0xFFFF
-"""Generations run from 1 to this; 0 marks a set that has no owner."""
-
-_STATE_AND_NODE = struct.Struct("=H8xI")
-_STATE_AT = BACKEND.offsets["state"]
-_STATE_WORD_AT = BACKEND.offsets["port"]  # port and state share one aligned word
-_NODE_AT = BACKEND.offsets["node"]
-_ON_NODE_ADDRESS = int(BackendStateBit.ON_NODE_ADDRESS)
-
 _NO_NODE = ("",)
 """Backends whose node nobody told; they carry the own node's id, and no name."""
-
-_LOOPBACK_BYTES = (127, 0)
-"""What 127.0.0.0/8 (mapped) and ::1 have in the thirteenth byte; spares other addresses the full look."""
-
-_Backends = dict[bytes, Backend]
-"""By identity: 16 bytes of address, two of port in network order."""
-
-
-class Joins(NamedTuple):
-    """How dials move in this plan, by held set id."""
-
-    joined: set[int]
-    left: set[int]
 
 
 class _NextSet(NamedTuple):
@@ -85,6 +62,8 @@ def plan_service_port(held: HeldState, draft: Draft, wanted: ServicePort, joins:
         Full: there is no room; nothing of this service port has changed.
     """
     port = held.service_ports.get(wanted.key)
+    if port is not None and plan_members(held, draft, port, wanted, joins):
+        return {}
     known = held.identities(port) if port is not None else {}
     sets = list({bset.key: bset for bset in wanted.sets}.values())
     members = [_identities(bset) for bset in sets]
@@ -102,8 +81,8 @@ def plan_service_port(held: HeldState, draft: Draft, wanted: ServicePort, joins:
         named = name_key(NameKind.SERVICE_PORT, port.identifier)
         if name is None or not has_room(held, named):
             raise Full("names")
-        fresh_words = _fresh_words(held, port, places.backends(len(fresh)))
-        words = dict(zip(fresh, fresh_words, strict=True))
+        new_words = fresh_words(held, port, places.backends(len(fresh)))
+        words = dict(zip(fresh, new_words, strict=True))
         if known:
             words.update(known)
         next_sets = [
@@ -121,16 +100,21 @@ def plan_service_port(held: HeldState, draft: Draft, wanted: ServicePort, joins:
         held.service_ports[wanted.key] = port
         held.service_port_keys[port.identifier] = wanted.key
         held.incarnation = port.incarnation
-    _write_backends(held, draft, port, backends, fresh, fresh_words)
+    write_backends(held, draft, port, backends, fresh, new_words)
     if known:
-        _rewrite_states(held, draft, backends, known)
+        rewrite_states(held, draft, backends, known)
         draft.freed_backends.extend(word >> 32 for i, word in known.items() if i not in backends)
+    port.wanted = wanted
+    for set_id in port.set_ids:
+        held.indexes.take(set_id)
     return _write_sets(held, draft, port, next_sets, joins, new_set_ids, firsts)
 
 
 def remove_service_port(held: HeldState, draft: Draft, port: HeldServicePort) -> None:
     """Free everything of a service port. Its frontends are the caller's to remove."""
     draft.freed_backends.extend(word >> 32 for word in held.identities(port).values())
+    for set_id in port.set_ids:
+        held.indexes.take(set_id)
     _free_sets(held, draft, port.set_ids)
     draft.freed_service_ports.append(port.identifier)
     del held.service_ports[port.key]
@@ -140,7 +124,7 @@ def remove_service_port(held: HeldState, draft: Draft, port: HeldServicePort) ->
         draft.names_removed.append(key)
 
 
-def _identities(bset: BackendSet) -> _Backends:
+def _identities(bset: BackendSet) -> Backends:
     if len(bset.backends) > MAX_SET_BACKENDS:
         raise Full("slots")
     return {b.address + b.port.to_bytes(2, "big"): b for b in bset.backends}
@@ -151,24 +135,12 @@ def _header(held: HeldState, draft: Draft, wanted: ServicePort, bset: BackendSet
     return header_word(node_id, bset.key.view, bset.when_empty, wanted.affinity_seconds)
 
 
-def _fresh_words(held: HeldState, port: HeldServicePort, ids: list[int]) -> list[int]:
-    """Slot words of new backends.
-
-    An incarnation is above the last one that had the id, and not below the owner's: so the array
-    remembers, beyond the lives of both, the highest incarnation that an owner of backends ever had.
-    """
-    opened, oldest = len(held.backends) // BACKEND.size, port.incarnation
-    if ids and min(ids) >= opened:
-        return [i << 32 | oldest for i in ids]
-    return [i << 32 | max(next_incarnation(held.backend_incarnation(i)), oldest) for i in ids]
-
-
 def _next_set(
     held: HeldState,
     port: HeldServicePort,
     key: SetKey,
     header: int,
-    backends: _Backends,
+    backends: Backends,
     words: dict[bytes, int],
     joins: Joins,
 ) -> _NextSet:
@@ -179,7 +151,7 @@ def _next_set(
     near = [
         words[i]
         for i, b in backends.items()
-        if b.state & _ON_NODE_ADDRESS or (i[12] in _LOOPBACK_BYTES and is_loopback(b.address))
+        if b.state & ON_NODE_ADDRESS or (i[12] in LOOPBACK_BYTES and is_near(i, b))
     ]
     headers = header, loopback_word(min(map(members.index, near)) if near else None)
     if held_id is None:
@@ -188,55 +160,6 @@ def _next_set(
     changed = members != before or tuple(held.slots[first + 1 : first + BLOCK_HEADER_WORDS]) != headers
     replaced = changed and held_id in joins.joined and held_id in joins.left
     return _NextSet(key, held_id, headers, members, changed, replaced)
-
-
-def _write_backends(
-    held: HeldState,
-    draft: Draft,
-    port: HeldServicePort,
-    backends: _Backends,
-    fresh: list[bytes],
-    words: list[int],
-) -> None:
-    if not fresh:
-        return
-    first, last = words[0] >> 32, words[-1] >> 32
-    held.reach_backends(max(words) >> 32)
-    content, size, owner, pack = held.backends, BACKEND.size, port.identifier, _BACKEND.pack
-    node_id = held.nodes.get
-    packed = [
-        pack(i, (b := backends[i]).state, word & 0xFFFFFFFF, owner, node_id(b.node, NodeId.OWN))
-        for i, word in zip(fresh, words, strict=True)
-    ]
-    if [word >> 32 for word in words] == list(range(first, first + len(words))):
-        content[first * size : (last + 1) * size] = b"".join(packed)
-        draft.new_backends.append((first, len(words)))
-        return
-    for word, data in zip(words, packed, strict=True):
-        i = word >> 32
-        content[i * size : (i + 1) * size] = data
-        draft.new_backends.append((i, 1))
-
-
-def _rewrite_states(held: HeldState, draft: Draft, backends: _Backends, known: dict[bytes, int]) -> None:
-    """State and node may change while programs read them: each is part of one aligned word."""
-    content = held.backends
-    for identity, backend in backends.items():
-        if identity not in known:
-            continue
-        at = (known[identity] >> 32) * BACKEND.size
-        state, node = _STATE_AND_NODE.unpack_from(content, at + _STATE_AT)
-        if state != backend.state:
-            struct.pack_into("=H", content, at + _STATE_AT, backend.state)
-            draft.states.append(_store_word(content, at + _STATE_WORD_AT))
-        wanted_node = held.nodes.get(backend.node, NodeId.OWN)
-        if node != wanted_node:
-            struct.pack_into("=I", content, at + _NODE_AT, wanted_node)
-            draft.states.append(_store_word(content, at + _NODE_AT))
-
-
-def _store_word(backends: bytearray, offset: int) -> Store:
-    return Store("backends", offset, bytes(backends[offset : offset + 4]))
 
 
 def _write_sets(
@@ -280,8 +203,7 @@ def _write_block(
     held.slots[first : first + size] = array("Q", words)
     draft.new_blocks.append((first, size))
     reach(held.sets, set_id + 1)
-    generation = split_set_word(held.sets[set_id])[2] % LAST_GENERATION + 1
-    held.sets[set_id] = set_word(first, len(s.members), generation)
+    held.sets[set_id] = set_word(first, len(s.members), next_generation(held.sets[set_id]))
 
 
 def _block(held: HeldState, set_id: int) -> tuple[int, int]:

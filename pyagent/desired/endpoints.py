@@ -120,10 +120,10 @@ def merge(pieces: Sequence[tuple[SliceEndpoints, int]]) -> Endpoints:
     """
     if len(pieces) == 1:
         piece, port = pieces[0]
-        return _with_port(piece.endpoints, port)
+        return with_port(piece.endpoints, port)
     merged: dict[tuple[bytes, int], tuple[Backend, Hint]] = {}
     for piece, port in pieces:
-        backends, hints = _with_port(piece.endpoints, port)
+        backends, hints = with_port(piece.endpoints, port)
         for backend, hint in zip(backends, hints or (NO_HINT,) * len(backends), strict=True):
             identity = (backend.address, port)
             if identity not in merged or not backend.state & TERMINATING:
@@ -242,7 +242,8 @@ def _shared_hint(zones: tuple[str, ...], nodes: tuple[str, ...]) -> Hint:
     return Hint(zones, nodes) if zones or nodes else NO_HINT
 
 
-def _with_port(endpoints: Endpoints, port: int) -> Endpoints:
+def with_port(endpoints: Endpoints, port: int) -> Endpoints:
+    """The same endpoints with another port; the same object if it is theirs."""
     backends, hints = endpoints
     if not backends or backends[0].port == port:
         return endpoints

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pyagent.desired.endpoint_choice import Choice, choose
 from pyagent.desired.endpoints import (
@@ -24,6 +24,7 @@ from pyagent.desired.frontends import (
     node_port_frontends,
     read_cluster_ips,
 )
+from pyagent.desired.merged import Pieces
 from pyagent.desired.nodes import ThisNode
 from pyagent.desired.problems import Findings
 from pyagent.desired.service_rules import (
@@ -61,13 +62,24 @@ _EXTERNAL_LOCAL = int(PolicyBit.EXTERNAL_LOCAL)
 _SOURCE_RANGES = int(PolicyBit.SOURCE_RANGES)
 
 
-def service_view(service: Service, slices: Sequence[SliceEndpoints], node: ThisNode) -> ServiceView | None:
+def merge_anew(_key: ServicePortKey, pieces: Pieces) -> Endpoints:
+    """`merge`, for whoever has no memory."""
+    return merge(pieces)
+
+
+def service_view(
+    service: Service,
+    slices: Sequence[SliceEndpoints],
+    node: ThisNode,
+    merging: Callable[[ServicePortKey, Pieces], Endpoints] = merge_anew,
+) -> ServiceView | None:
     """The Service as this node should serve it; None if it is headless or of type ExternalName.
 
     Fields that cannot be used are left out or replaced by the API's default, and reported.
 
     Args:
         slices: of this Service, in the order of their names.
+        merging: `merge`, or a `Merger`, which does the same.
     """
     spec, metadata = service.spec, service.metadata
     if is_headless(spec):
@@ -83,7 +95,9 @@ def service_view(service: Service, slices: Sequence[SliceEndpoints], node: ThisN
     rules = read_rules(service, cluster_ips, node, findings)
     ports, sctp_ports = read_ports(spec, rules.service_type, findings)
     index = index_ports(slices)
-    served = tuple(_service_ports(metadata, rules, ports, index, node, findings)) if cluster_ips else ()
+    served = (
+        tuple(_service_ports(metadata, rules, ports, index, node, findings, merging)) if cluster_ips else ()
+    )
     health_check_port = read_health_check_port(spec, rules, findings)
     return ServiceView(
         metadata.namespace,
@@ -106,6 +120,7 @@ def _service_ports(
     index: PortIndex,
     node: ThisNode,
     findings: Findings,
+    merging: Callable[[ServicePortKey, Pieces], Endpoints],
 ) -> Iterable[ServicePort]:
     entries = 0
     for port in ports:
@@ -117,13 +132,13 @@ def _service_ports(
                 reason = f"more than {MAX_SERVICE_ENTRIES} endpoints and addresses in one Service; split it"
                 findings.add(f"spec.ports[{port.entry}]", f"{reason}. Ports from here on are not served")
                 return
-            endpoints = _mark_node_addresses(merge(pieces), node) if pieces else NO_ENDPOINTS
+            key = ServicePortKey(metadata.namespace, metadata.name, port.name, port.protocol, family)
+            endpoints = _mark_node_addresses(merging(key, pieces), node) if pieces else NO_ENDPOINTS
             if len(endpoints.backends) > MAX_SET_BACKENDS:
                 backends, hints = endpoints
                 endpoints = Endpoints(backends[:MAX_SET_BACKENDS], hints[:MAX_SET_BACKENDS])
                 reason = f"more than {MAX_SET_BACKENDS} endpoints; the rest is not used"
                 findings.add(f"spec.ports[{port.entry}]", reason)
-            key = ServicePortKey(metadata.namespace, metadata.name, port.name, port.protocol, family)
             yield _service_port(key, rules, port, endpoints, node)
 
 

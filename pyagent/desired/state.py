@@ -8,6 +8,7 @@ import msgspec
 
 from pyagent.desired.claims import Claim, Dialled, FrontendClaims
 from pyagent.desired.conflicts import doubled_cluster_ip, frontend_rank, lost_frontends
+from pyagent.desired.merged import Merger
 from pyagent.desired.nodes import Settings, ThisNode, answering_addresses, this_node
 from pyagent.desired.problems import ProblemLedger
 from pyagent.desired.service_addresses import ServiceAddresses, why_not_service_range
@@ -36,6 +37,7 @@ class DesiredState:
         self._addresses = ServiceAddresses()
         self._node_addresses: dict[bytes, str] = {}
         self._ledger = ProblemLedger()
+        self._merger = Merger()
 
     @property
     def node(self) -> ThisNode:
@@ -138,7 +140,7 @@ class DesiredState:
     def _update_service(self, snapshot: Snapshot, name: ServiceName, change: DesiredChange) -> None:
         service = snapshot.services.get(name)
         old = self._views.get(name)
-        new = service_view(service, snapshot.slices_of(name), self._node) if service else None
+        new = service_view(service, snapshot.slices_of(name), self._node, self._merger) if service else None
         old_ports = {port.key: port for port in old.ports} if old else {}
         if new and old_ports:
             new = msgspec.structs.replace(
@@ -168,9 +170,8 @@ class DesiredState:
         change.service_ports[port.key] = port
         nodes = change.nodes
         for backend_set in port.sets:
-            for backend in backend_set.backends:
-                if backend.node and backend.node not in nodes:
-                    nodes[backend.node] = self._zones.get(backend.node) or backend.zone
+            named = {backend.node: backend.zone for backend in backend_set.backends}
+            nodes.update({n: self._zones.get(n) or z for n, z in named.items() if n and n not in nodes})
 
     def _withdraw(self, port: ServicePort, kept: tuple[object, ...]) -> None:
         if port.frontends == kept:
