@@ -34,6 +34,8 @@ enum outcome {
 	OUTCOME_PEER_TRANSLATED = 16,
 	OUTCOME_PROBED = 17,
 	OUTCOME_EVENT_NOT_STORED = 18,
+	OUTCOME_REFUSED_NO_SOURCE_PORT = 19,
+	OUTCOME_PASSED_UNKNOWN_FLOW = 20,
 };
 
 struct address {
@@ -44,6 +46,7 @@ struct address {
 enum scope {
 	SCOPE_ADDRESS = 0,
 	SCOPE_NODE_PORT = 1, /* addr.word[0] = family (4, 6), word[1] = node id */
+	SCOPE_OUTSIDE = 2, /* added to one of these: what packets from outside get instead */
 };
 
 /* Node ids; from 1 on they name other nodes. */
@@ -77,6 +80,7 @@ enum view {
 	VIEW_LOCAL = 1,
 	VIEW_NODE = 2,
 	VIEW_RESTRICTED = 3, /* clients are held against source_ranges */
+	VIEW_RESTRICTED_LOCAL = 4, /* likewise */
 };
 
 #define NO_SLOT 0xffffffff
@@ -236,7 +240,10 @@ struct config {
 	__u16 opt_out_level; /* depth below the cgroup root where pods' cgroups are; 0: nowhere */
 	__u16 opt_out_deeper; /* the other depth that they are at */
 	__u64 event_netns; /* cookie; 0: all */
-	__u64 reserved[7];
+	__u16 source_port_low; /* host order; what packets from outside leave with when they go to another node */
+	__u16 source_port_high;
+	__u32 pad;
+	__u64 reserved[6];
 };
 
 /* meta, one element. */
@@ -285,6 +292,7 @@ enum hook {
 	HOOK_RECVMSG6 = 5,
 	HOOK_GETPEERNAME4 = 6,
 	HOOK_GETPEERNAME6 = 7,
+	HOOK_OUTSIDE = 8, /* a packet */
 };
 
 struct event {
@@ -301,8 +309,96 @@ struct event {
 	__u32 backend_id;
 	__u32 pid;
 	__u32 pad;
-	char comm[16];
+	char comm[16]; /* of a packet: the address that it comes from */
 	__u64 previous; /* as in a slot: the backend that the client was on, maybe the same; 0: none */
+};
+
+/*
+ * flows: connections from outside, each kept as one or two pairs of halves.
+ *
+ * A half at ingress (A -> B) puts X in the place of the destination B; its other half, at egress (X -> A),
+ * puts B in the place of the source X. The first pair leads client -> frontend to the backend. Where the
+ * backend is on another node, a second pair gives the packet that leaves for it an address of this node.
+ */
+enum flow_point {
+	FLOW_INGRESS = 0,
+	FLOW_EGRESS = 1,
+};
+
+struct flow_key {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 point;
+	__u16 pad;
+};
+
+/* What was seen of a connection; both halves know. */
+enum flow_seen {
+	FLOW_SEEN_REPLY = 1,
+	FLOW_SEEN_FIN_OF_CLIENT = 2,
+	FLOW_SEEN_FIN_OF_BACKEND = 4,
+	FLOW_SEEN_RESET = 8,
+};
+
+enum flow_flag {
+	FLOW_OF_CLIENT = 1, /* packets that the client sends come here */
+	FLOW_FROM_POD = 2, /* the client is behind a pod-side device */
+	FLOW_UNDECIDED = 4, /* whether the source must change shows when the first packet leaves */
+};
+
+/* Seconds that a flow lives after its last packet: kube-proxy's, and conntrack's where it sets none. */
+enum flow_seconds {
+	FLOW_SECONDS_RESET = 10,
+	FLOW_SECONDS_UDP_ONE_WAY = 30,
+	FLOW_SECONDS_TCP_ONE_WAY = 60,
+	FLOW_SECONDS_UDP = 120,
+	FLOW_SECONDS_CLOSED = 120,
+	FLOW_SECONDS_CLOSING = 3600,
+	FLOW_SECONDS_TCP = 86400,
+};
+
+struct flow {
+	struct address
+		addr; /* takes the place of the destination (ingress) or of the source (egress) */
+	__be16 port;
+	__be16 other_port; /* takes the place of the port on the other side; nearly always the same */
+	__u8 seen;
+	__u8 flags;
+	__u16 pad;
+	__u64 last_seen; /* nanoseconds since boot; written once a second */
+	__u64 since;
+	__u64 backend; /* as in a slot */
+	__u32 service_port;
+	__u32 service_port_incarnation;
+};
+
+/* fragments: ports, which only the first fragment has. */
+struct fragment_key {
+	struct address source;
+	struct address destination;
+	__u32 identification;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct fragment {
+	__be16 source_port;
+	__be16 destination_port;
+};
+
+/* outside_devices: network device -> what it is, and under which addresses packets for other nodes leave. */
+enum device_flag {
+	DEVICE_POD_SIDE = 1,
+};
+
+struct outside_device {
+	struct address ipv4; /* all zeros: none */
+	struct address ipv6;
+	__u32 flags;
+	__u32 pad;
 };
 
 #endif

@@ -51,7 +51,7 @@ static __always_inline u32 affinity_seconds(const struct block *block)
 
 static __always_inline bool is_restricted(const struct block *block)
 {
-	return (block->header >> 24 & 0xff) == VIEW_RESTRICTED;
+	return (block->header >> 24 & 0xff) >= VIEW_RESTRICTED;
 }
 
 static __always_inline enum outcome outcome_when_empty(const struct block *block)

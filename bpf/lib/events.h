@@ -3,12 +3,10 @@
 #ifndef KUBESOCK_EVENTS_H
 #define KUBESOCK_EVENTS_H
 
-static __always_inline bool wanted(struct bpf_sock_addr *ctx, struct config *settings,
-				   enum outcome outcome, u32 service_port)
+/* Leaves out whose network namespace it is: packets have none. */
+static __always_inline bool is_listened_for(struct config *settings, enum outcome outcome,
+					    u32 service_port)
 {
-	/* The agent looks for the client's address as soon as it hears of it. */
-	if (outcome == OUTCOME_REFUSED_UNKNOWN_SOURCE)
-		return true;
 	/* Nobody listens nearly always, and this is the only price then. */
 	if (!settings->event_lease || settings->event_lease < now())
 		return false;
@@ -17,10 +15,19 @@ static __always_inline bool wanted(struct bpf_sock_addr *ctx, struct config *set
 	if (settings->event_service_port && service_port &&
 	    settings->event_service_port != service_port)
 		return false;
-	if (settings->event_netns && settings->event_netns != bpf_get_netns_cookie(ctx))
-		return false;
 	return settings->event_sample < 2 ||
 	       spread(bpf_get_prandom_u32(), settings->event_sample) == 0;
+}
+
+static __always_inline bool wanted(struct bpf_sock_addr *ctx, struct config *settings,
+				   enum outcome outcome, u32 service_port)
+{
+	/* The agent looks for the client's address as soon as it hears of it. */
+	if (outcome == OUTCOME_REFUSED_UNKNOWN_SOURCE)
+		return true;
+	if (!is_listened_for(settings, outcome, service_port))
+		return false;
+	return !settings->event_netns || settings->event_netns == bpf_get_netns_cookie(ctx);
 }
 
 static __always_inline void report(struct bpf_sock_addr *ctx, struct config *settings,

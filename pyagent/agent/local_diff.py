@@ -16,6 +16,7 @@ from pyagent.datapath.encoded import (
     address_frontend_key,
     name_key,
     node_port_frontend_key,
+    outside_key,
     service_address_key,
 )
 from pyagent.datapath.evaluate import Answer, evaluate_frontend, evaluate_set
@@ -32,6 +33,7 @@ from pyagent.model.address import Network, Protocol, format_address, format_endp
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import (
     ANY_OTHER_NODE,
+    OUTSIDE,
     AddressRule,
     Backend,
     BackendSet,
@@ -220,6 +222,9 @@ def _frontends(meant: Meant, raw: RawMaps) -> Iterator[Difference]:
 
 def _key_of(dialled: Dialled, node_ids: Mapping[str, int]) -> bytes | None:
     family, protocol, port, address, node = dialled
+    if node == OUTSIDE:
+        inside = _key_of((family, protocol, port, address, ""), node_ids)
+        return outside_key(inside) if inside is not None else None
     if address:
         return address_frontend_key(address, port, protocol)
     return node_port_frontend_key(family, node_ids[node], port, protocol) if node in node_ids else None
@@ -302,8 +307,10 @@ def _claim_text(key: ServicePortKey, set_key: SetKey) -> str:
 
 def _dialled_text(dialled: Dialled) -> str:
     family, protocol, port, address, node = dialled
-    where = format_endpoint(address, port) if address else f"{node or 'node'}:{port} ({family.label})"
-    return f"{where}/{protocol.name}"
+    outside = " from outside" if node == OUTSIDE else ""
+    owner = "node" if node in ("", OUTSIDE) else node
+    where = format_endpoint(address, port) if address else f"{owner}:{port} ({family.label})"
+    return f"{where}/{protocol.name}{outside}"
 
 
 def _key_text(key: bytes) -> str:
@@ -313,4 +320,5 @@ def _key_text(key: bytes) -> str:
     address = (
         format_endpoint(entry.address, entry.port) if entry.address else f"node-{entry.node_id}:{entry.port}"
     )
-    return f"{address}/{Protocol(entry.protocol).name}"
+    outside = " from outside" if entry.outside else ""
+    return f"{address}/{Protocol(entry.protocol).name}{outside}"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from pyagent.datapath.encoded import NAME_HEADER, NODE_PORT_ADDRESS
+from pyagent.datapath.flow_layout import OUTSIDE_SCOPE
 from pyagent.datapath.layout import (
     BACKEND,
     BLOCK_HEADER_WORDS,
@@ -54,6 +55,7 @@ class DecodedFrontend(NamedTuple):
     port: int
     protocol: int
     scope: Scope
+    outside: bool  # for packets from outside
     family: int
     node_id: int
     set_id: int
@@ -100,16 +102,17 @@ class DecodedName(NamedTuple):
 
 def decode_frontend(key: bytes, value: Buffer) -> DecodedFrontend | None:
     """An entry of `frontends`; None if the sizes or the scope are wrong."""
-    if len(key) != FRONTEND_KEY.size or len(value) != WORD.size or key[19] not in (0, 1):
+    if len(key) != FRONTEND_KEY.size or len(value) != WORD.size or key[19] > 3:
         return None
     word: int = WORD.unpack(value)[0]
-    scope, port = Scope(key[19]), int.from_bytes(key[16:18], "big")
+    outside = bool(key[19] & OUTSIDE_SCOPE)
+    scope, port = Scope(key[19] & ~OUTSIDE_SCOPE), int.from_bytes(key[16:18], "big")
     set_id, matches = word >> 32 & SET_ID_MASK, word & 0xFFFFFFFF == frontend_tag(key)
     if scope is Scope.ADDRESS:
         family = Family.IPV4 if key[:12] == bytes(10) + b"\xff\xff" else Family.IPV6
-        return DecodedFrontend(key[:16], port, key[18], scope, family, 0, set_id, matches)
+        return DecodedFrontend(key[:16], port, key[18], scope, outside, family, 0, set_id, matches)
     family_number, node_id = NODE_PORT_ADDRESS.unpack_from(key)
-    return DecodedFrontend(b"", port, key[18], scope, family_number, node_id, set_id, matches)
+    return DecodedFrontend(b"", port, key[18], scope, outside, family_number, node_id, set_id, matches)
 
 
 def decode_set(sets: Buffer, slots: Buffer, set_id: int) -> DecodedSet | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from pyagent.datapath.flow_layout import OUTSIDE_SCOPE
 from pyagent.datapath.layout import (
     FRONTEND_KEY,
     NAME,
@@ -48,7 +49,22 @@ PROBE_FRONTENDS = tuple(
 
 
 def is_node_port(key: bytes) -> bool:
-    return key[19] == Scope.NODE_PORT
+    return key[19] & ~OUTSIDE_SCOPE == Scope.NODE_PORT
+
+
+def is_outside(key: bytes) -> bool:
+    """Whether it is for packets from outside, where they get another set than sockets."""
+    return bool(key[19] & OUTSIDE_SCOPE)
+
+
+def outside_key(key: bytes) -> bytes:
+    """The same frontend for packets from outside."""
+    return key[:19] + bytes((key[19] | OUTSIDE_SCOPE,))
+
+
+def inside_key(key: bytes) -> bytes:
+    """The same frontend for sockets."""
+    return key[:19] + bytes((key[19] & ~OUTSIDE_SCOPE,))
 
 
 def port_of(key: bytes) -> int:

@@ -12,6 +12,8 @@ from pyagent.datapath.encoded import (
     address_frontend_key,
     any_other_node,
     node_port_frontend_key,
+    node_port_node,
+    outside_key,
     service_address_key,
 )
 from pyagent.datapath.layout import BACKEND, BlockHeader, NodeId
@@ -80,6 +82,31 @@ def evaluate(
     if node_port is not None:
         return evaluate_frontend(maps, node_port)
     return _service_address(maps, address)
+
+
+def evaluate_packet(
+    maps: RawMaps, address: bytes, port: int, protocol: int, *, from_outside: bool = True
+) -> Answer:
+    """What becomes of a packet that opens a connection to an address, by the steps of `bpf/packets/begin.h`.
+
+    Args:
+        from_outside: it came by an uplink, not from a workload of this node.
+    """
+    if protocol not in (Protocol.TCP, Protocol.UDP):
+        return Answer(Outcome.NOT_A_SERVICE)
+    key = address_frontend_key(address, port, protocol)
+    if key not in maps.frontends:
+        node_port = node_port_entry(maps, address, port, protocol, in_node_namespace=False)
+        if node_port is None or node_port_node(node_port) != NodeId.OWN:
+            return _service_address(maps, address)
+        key = node_port
+    answer = evaluate_frontend(maps, key)
+    other = outside_key(key)
+    if not from_outside or answer.header is None or other not in maps.frontends:
+        return answer
+    outside = evaluate_frontend(maps, other)
+    same = (outside.service_port, outside.incarnation) == (answer.service_port, answer.incarnation)
+    return outside if same or outside.header is None else answer
 
 
 def node_port_entry(

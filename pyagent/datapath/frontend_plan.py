@@ -10,9 +10,12 @@ from pyagent.datapath.encoded import (
     PROBE_SET,
     address_frontend_key,
     any_other_node,
+    inside_key,
     is_node_port,
+    is_outside,
     node_port_frontend_key,
     node_port_node,
+    outside_key,
     port_of,
 )
 from pyagent.datapath.held import Dialled, FrontendTarget, HeldState
@@ -21,7 +24,7 @@ from pyagent.datapath.member_plan import Joins
 from pyagent.datapath.naming import node_identifier
 from pyagent.datapath.places import Full
 from pyagent.model.address import Family
-from pyagent.model.service import ANY_OTHER_NODE, ServicePortKey
+from pyagent.model.service import ANY_OTHER_NODE, OUTSIDE, ServicePortKey
 
 Targets = dict[bytes, FrontendTarget | None]
 
@@ -67,6 +70,9 @@ def frontend_targets(
 def _key(held: HeldState, draft: Draft, dialled: Dialled, wanted: bool) -> bytes | None:
     """The key of a frontend; None for one of an unknown node that is not wanted: nobody holds it."""
     family, protocol, port, address, node = dialled
+    if node == OUTSIDE:
+        inside = _key(held, draft, (family, protocol, port, address, ""), wanted)
+        return outside_key(inside) if inside is not None else None
     if address:
         return address_frontend_key(address, port, protocol)
     if not wanted and node not in ("", ANY_OTHER_NODE) and node not in held.nodes:
@@ -112,6 +118,9 @@ def _set_before_and_after(held: HeldState, targets: Targets, key: bytes) -> tupl
 
 def _behind(held: HeldState, key: bytes) -> Iterator[bytes]:
     """Keys that the kernel would look up next if this one were missing."""
+    if is_outside(key):
+        yield inside_key(key)
+        return
     if is_node_port(key):
         if node_port_node(key) not in (NodeId.OWN, NodeId.ANY_OTHER):
             yield any_other_node(key)

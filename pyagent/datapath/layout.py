@@ -6,10 +6,20 @@
 from __future__ import annotations
 
 import struct
-import sys
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
+from pyagent.datapath import flow_layout
+from pyagent.datapath.cstruct import CStruct, Field
+from pyagent.datapath.flow_layout import (
+    FLOW,
+    FLOW_KEY,
+    FRAGMENT,
+    FRAGMENT_KEY,
+    OUTSIDE_DEVICE,
+    OUTSIDE_HOOK,
+    OUTSIDE_SCOPE,
+)
 from pyagent.model.outcome import OUTCOME_COUNT, Outcome
 from pyagent.model.service import AddressRule, BackendStateBit, PolicyBit, View
 
@@ -61,68 +71,6 @@ class Hook(IntEnum):
     RECVMSG6 = 5
     GETPEERNAME4 = 6
     GETPEERNAME6 = 7
-
-
-class Field(NamedTuple):
-    """One member of a C struct.
-
-    `code` is a `struct` code; `order` is `=` (host) or `>` (network). An array of structs has their name in
-    `of`.
-    """
-
-    name: str
-    code: str
-    order: str = "="
-    of: str = ""
-
-
-class CStruct:
-    """A C struct: encode and decode with explicit offsets, no implicit padding.
-
-    Fields keep their own byte order, which one `struct` format cannot mix; all integers are packed
-    in host order and network-order fields are swapped at the edge.
-    """
-
-    def __init__(self, c_name: str, *fields: Field) -> None:
-        self.c_name = c_name
-        self.fields = fields
-        self.packer = struct.Struct("=" + "".join(f.code for f in fields))
-        self.size = self.packer.size
-        self.offsets: dict[str, int] = {}
-        offset = 0
-        for field in fields:
-            self.offsets[field.name] = offset
-            offset += struct.calcsize("=" + field.code)
-        self._names = tuple(f.name for f in fields)
-        self._swapped = tuple(i for i, f in enumerate(fields) if f.order == ">")
-
-    def pack(self, *values: int | bytes) -> bytes:
-        """Bytes of the struct; 16-bit network-order fields are given in host order."""
-        if self._swapped:
-            swapped = list(values)
-            for i in self._swapped:
-                swapped[i] = swap16(swapped[i])
-            return self.packer.pack(*swapped)
-        return self.packer.pack(*values)
-
-    def unpack(self, data: bytes | memoryview, offset: int = 0) -> tuple[int | bytes, ...]:
-        """Values in field order, network-order fields in host order."""
-        values = list(self.packer.unpack_from(data, offset))
-        for i in self._swapped:
-            values[i] = swap16(values[i])
-        return tuple(values)
-
-    def width(self, field: Field) -> int:
-        """Bytes of one member."""
-        return struct.calcsize("=" + field.code)
-
-    def as_dict(self, data: bytes | memoryview, offset: int = 0) -> dict[str, int | bytes]:
-        return dict(zip(self._names, self.unpack(data, offset), strict=True))
-
-
-def swap16(value: int | bytes) -> int:
-    """A 16-bit number from host to network order, or back."""
-    return int.from_bytes(int(value).to_bytes(2, "big"), sys.byteorder)
 
 
 FRONTEND_KEY = CStruct(
@@ -227,7 +175,10 @@ CONFIG = CStruct(
     Field("opt_out_level", "H"),
     Field("opt_out_deeper", "H"),
     Field("event_netns", "Q"),
-    Field("reserved", "56s"),
+    Field("source_port_low", "H"),
+    Field("source_port_high", "H"),
+    Field("pad", "I"),
+    Field("reserved", "48s"),
 )
 META = CStruct(
     "meta",
@@ -286,6 +237,7 @@ STRUCTS = (
     NAME_KEY,
     NAME,
     EVENT,
+    *flow_layout.STRUCTS,
 )
 
 _ENUMS: tuple[tuple[str, type[IntEnum] | type[IntFlag]], ...] = (
@@ -300,6 +252,7 @@ _ENUMS: tuple[tuple[str, type[IntEnum] | type[IntFlag]], ...] = (
     ("WORKLOAD_", WorkloadKind),
     ("VIEW_", View),
     ("HOOK_", Hook),
+    *flow_layout.ENUMS,
 )
 
 
@@ -349,6 +302,9 @@ class Capacities(NamedTuple):
     source_ranges: int = 65_536
     clients: int = 16_384
     event_bytes: int = 1_048_576
+    flows: int = 131_072
+    fragments: int = 4_096
+    devices: int = 1_024
 
 
 def map_specs(capacities: Capacities) -> tuple[MapSpec, ...]:
@@ -390,6 +346,10 @@ def map_specs(capacities: Capacities) -> tuple[MapSpec, ...]:
         MapSpec("config", MapType.ARRAY, 4, CONFIG.size, 1, mmapable),
         MapSpec("meta", MapType.ARRAY, 4, META.size, 1, mmapable),
         MapSpec("layout", MapType.ARRAY, 4, LAYOUT_TEXT, 1, mmapable),
+        MapSpec("flows", MapType.LRU_HASH, FLOW_KEY.size, FLOW.size, c.flows),
+        MapSpec("fragments", MapType.LRU_HASH, FRAGMENT_KEY.size, FRAGMENT.size, c.fragments),
+        MapSpec("outside_devices", MapType.HASH, 4, OUTSIDE_DEVICE.size, c.devices, MapFlag.NO_PREALLOC),
+        MapSpec("outside_outcomes", MapType.PERCPU_ARRAY, 4, 8, OUTCOME_COUNT),
     )
 
 
@@ -456,6 +416,8 @@ def static_assertions() -> str:
             ("DATAGRAM_ORIGINS", DATAGRAM_ORIGINS),
             ("NAME_TEXT", NAME_TEXT),
             ("NO_SLOT", NO_SLOT),
+            ("SCOPE_OUTSIDE", OUTSIDE_SCOPE),
+            ("HOOK_OUTSIDE", OUTSIDE_HOOK),
         )
     ]
     for cstruct in STRUCTS:
@@ -469,9 +431,8 @@ def static_assertions() -> str:
             for name, offset in cstruct.offsets.items()
         ]
     lines += [
-        f"_Static_assert({prefix}{member.name} == {int(member)}u,"
-        f' "{prefix}{member.name} differs from layout.py");'
+        f'_Static_assert({prefix}{name} == {int(member)}u, "{prefix}{name} differs from layout.py");'
         for prefix, enum in _ENUMS
-        for member in enum
+        for name, member in enum.__members__.items()
     ]
     return "\n".join(lines) + "\n"

@@ -26,6 +26,9 @@ from pyagent.model.service import (
     ANY_OTHER_NODE,
     CLUSTER_SET,
     LOCAL_SET,
+    OUTSIDE,
+    RESTRICTED_LOCAL_SET,
+    RESTRICTED_SET,
     Frontend,
     FrontendKind,
     ServiceType,
@@ -172,6 +175,17 @@ def node_port_frontends(
     for name in nodes_with_endpoints:
         yield on(name), SetKey(View.NODE, name)
     yield on(ANY_OTHER_NODE), NOWHERE_ELSE
+
+
+def from_outside(claimed: Iterable[tuple[Frontend, SetKey]]) -> Iterator[tuple[Frontend, SetKey]]:
+    """What packets from outside get of these, under externalTrafficPolicy Local: this node's endpoints.
+
+    Sockets in the cluster ignore that policy, see `node_port_frontends`.
+    """
+    for frontend, set_key in claimed:
+        if frontend.kind is not FrontendKind.CLUSTER_IP and not frontend.node:
+            restricted = set_key == RESTRICTED_SET
+            yield frontend._replace(node=OUTSIDE), RESTRICTED_LOCAL_SET if restricted else LOCAL_SET
 
 
 def cluster_ip_set(internal_local: bool) -> SetKey:

@@ -20,6 +20,7 @@ from pyagent.desired.frontends import (
     Claimed,
     cluster_ip_frontend,
     cluster_ip_set,
+    from_outside,
     is_headless,
     node_port_frontends,
     read_cluster_ips,
@@ -42,6 +43,7 @@ from pyagent.model.service import (
     CLUSTER_SET,
     LOCAL_SET,
     MAX_SET_BACKENDS,
+    RESTRICTED_LOCAL_SET,
     RESTRICTED_SET,
     Backend,
     BackendSet,
@@ -147,7 +149,8 @@ def _service_port(
 ) -> ServicePort:
     family = key.family
     local_elsewhere = bool(rules.external_local and port.node_port and node.remote_node_ports)
-    choice = choose(endpoints, node.name, node.zone, local=rules.internal_local, other_nodes=local_elsewhere)
+    local = rules.internal_local or rules.external_local
+    choice = choose(endpoints, node.name, node.zone, local=local, other_nodes=local_elsewhere)
     frontends = _frontends(family, rules, port, choice, node)
     sets: dict[SetKey, BackendSet] = {}
     for _, set_key in frontends:
@@ -193,13 +196,16 @@ def _frontends(family: Family, rules: Rules, port: PortSpec, choice: Choice, nod
             node.remote_node_ports,
             choice.of_other_nodes,
         )
+    if rules.external_local:
+        frontends += tuple(from_outside(frontends))
     return tuple(frontends)
 
 
 def _backend_set(key: SetKey, choice: Choice) -> BackendSet:
     if key in (CLUSTER_SET, RESTRICTED_SET):
         return BackendSet(key, choice.cluster)
-    backends = choice.local if key == LOCAL_SET else choice.of_other_nodes.get(key.node, ())
+    here = key in (LOCAL_SET, RESTRICTED_LOCAL_SET)
+    backends = choice.local if here else choice.of_other_nodes.get(key.node, ())
     if not backends and choice.usable_anywhere:
         return BackendSet(key, (), Outcome.REFUSED_NO_LOCAL_ENDPOINTS)
     return BackendSet(key, backends)

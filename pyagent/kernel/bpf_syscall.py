@@ -268,7 +268,14 @@ def link_info(fd: int) -> LinkInfo:
     return LinkInfo(kind, identifier, program, cgroup, attach)
 
 
+def tc_link_device(fd: int) -> int:
+    """The device that a tcx link is attached to; 0: it went away."""
+    device: int = struct.unpack_from("=I", _info(fd, 40, "link info"), 16)[0]
+    return device
+
+
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
+    """Attach a program; `target_fd` is a cgroup's, or the index of a network device."""
     attributes = bytearray(struct.pack("=IIII", program_fd, target_fd, attach_type, 0) + bytes(32))
     return bpf(LINK_CREATE, attributes, "attach link")
 

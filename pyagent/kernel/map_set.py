@@ -383,6 +383,9 @@ _SIZED = {
     "source_ranges": "source_ranges",
     "clients": "client_addresses",
     "event_bytes": "events",
+    "flows": "flows",
+    "fragments": "fragments",
+    "devices": "outside_devices",
 }
 """Capacity -> a map that has it."""
 

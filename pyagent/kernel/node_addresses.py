@@ -41,7 +41,7 @@ def node_addresses() -> frozenset[InterfaceAddress]:
         query.send(request + bytes(_IFADDR.size))
         found: set[InterfaceAddress] = set()
         while True:
-            for kind, body in _messages(query.recv(RECEIVE)):
+            for kind, body in messages(query.recv(RECEIVE)):
                 if kind == NLMSG_DONE:
                     return frozenset(found)
                 if kind == NLMSG_ERROR:
@@ -60,7 +60,8 @@ def open_netlink(groups: int) -> socket.socket:
     return made
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, body) of each netlink message."""
     while len(data) >= _HEADER.size:
         length, kind, *_rest = _HEADER.unpack_from(data)
         if length < _HEADER.size:
@@ -71,10 +72,10 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _usable(body: bytes) -> InterfaceAddress | None:
     family, _prefix, flags, _scope, interface = _IFADDR.unpack_from(body)
-    attributes = dict(_attributes(body[_IFADDR.size :]))
-    raw = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS)
-    if IFA_FLAGS in attributes:
-        flags = struct.unpack("=I", attributes[IFA_FLAGS])[0]
+    found = dict(attributes(body[_IFADDR.size :]))
+    raw = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
+    if IFA_FLAGS in found:
+        flags = struct.unpack("=I", found[IFA_FLAGS])[0]
     if raw is None or flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED):
         return None
     address = V4_MAPPED_PREFIX + raw if family == socket.AF_INET else raw
@@ -83,7 +84,8 @@ def _usable(body: bytes) -> InterfaceAddress | None:
     return InterfaceAddress(address, interface)
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, value) of each netlink attribute; nested ones are attributes again."""
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
         if length < 4:

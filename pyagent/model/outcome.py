@@ -30,6 +30,8 @@ class Outcome(IntEnum):
     PEER_TRANSLATED = 16
     PROBED = 17
     EVENT_NOT_STORED = 18
+    REFUSED_NO_SOURCE_PORT = 19  # packets only
+    PASSED_UNKNOWN_FLOW = 20  # packets only
 
     @property
     def label(self) -> str:

@@ -43,6 +43,7 @@ class View(IntEnum):
     LOCAL = 1  # L: the same among this node's endpoints, hints ignored
     NODE = 2  # L of another node, for its nodePort under externalTrafficPolicy Local
     RESTRICTED = 3  # C again, for frontends whose clients are held against source ranges
+    RESTRICTED_LOCAL = 4  # L again, likewise
 
 
 class SetKey(NamedTuple):
@@ -53,6 +54,7 @@ class SetKey(NamedTuple):
 CLUSTER_SET = SetKey(View.CLUSTER)
 LOCAL_SET = SetKey(View.LOCAL)
 RESTRICTED_SET = SetKey(View.RESTRICTED)
+RESTRICTED_LOCAL_SET = SetKey(View.RESTRICTED_LOCAL)
 
 
 class BackendStateBit(IntFlag):
@@ -103,11 +105,15 @@ class FrontendKind(IntEnum):
 
 ANY_OTHER_NODE = "*"
 
+OUTSIDE = "outside:"
+"""No node's name: this node, for packets from outside the cluster where they get another set."""
+
 
 class Frontend(NamedTuple):
     """An address that a client can dial.
 
     For nodePorts `address` is empty and `node` says whose: "" this node, a name, or ANY_OTHER_NODE.
+    OUTSIDE takes the place of "", for addresses too.
     Hashable; equal frontends are the same key in the kernel's map except for `kind`, so compare `dialled`.
     """
 
@@ -124,9 +130,11 @@ class Frontend(NamedTuple):
         return self[1:]
 
     def __str__(self) -> str:
+        outside = " from outside" if self.node == OUTSIDE else ""
         if self.kind is FrontendKind.NODE_PORT:
-            return f"{self.node or 'node'}:{self.port}/{self.protocol.name}"
-        return f"{format_endpoint(self.address, self.port)}/{self.protocol.name}"
+            node = "node" if self.node in ("", OUTSIDE) else self.node
+            return f"{node}:{self.port}/{self.protocol.name}{outside}"
+        return f"{format_endpoint(self.address, self.port)}/{self.protocol.name}{outside}"
 
 
 class ServicePort(msgspec.Struct, frozen=True, gc=False):

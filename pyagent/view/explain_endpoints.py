@@ -107,7 +107,7 @@ def _at(backend: Backend, port: int) -> Backend:
 def _judge(key: SetKey, counted: Sequence[Listed], here: Place) -> Callable[[Listed], Verdict]:
     if key.view in (View.CLUSTER, View.RESTRICTED):
         return _cluster_judge(counted, here)
-    return _local_judge(key.node if key.view is View.NODE else here.node, counted, key.view is View.LOCAL)
+    return _local_judge(key.node if key.view is View.NODE else here.node, counted, key.view is not View.NODE)
 
 
 def _cluster_judge(counted: Sequence[Listed], here: Place) -> Callable[[Listed], Verdict]:

@@ -74,4 +74,6 @@ def view_of(key: SetKey) -> str:
         return "Local"
     if key.view is View.RESTRICTED:
         return "Cluster, source ranges"
+    if key.view is View.RESTRICTED_LOCAL:
+        return "Local, source ranges"
     return "Local on other nodes" if key.node == ANY_OTHER_NODE else f"Local on {key.node}"

@@ -120,7 +120,7 @@ def is_left_alone(raw: RawMaps, clients: ClientMaps, client: Client) -> bool:
 
 def is_restricted(answer: Answer) -> bool:
     """Whether the frontend's clients are held against source ranges."""
-    return answer.header is not None and answer.header.view == View.RESTRICTED
+    return answer.header is not None and answer.header.view in (View.RESTRICTED, View.RESTRICTED_LOCAL)
 
 
 def admit(clients: ClientMaps, service_port: int, dial: Dial, client: Client) -> Admission:

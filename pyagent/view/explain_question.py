@@ -185,7 +185,7 @@ def _frontends_by_service_port(raw: RawMaps, names: Iterable[PortName]) -> dict[
     for key, value in raw.frontends.items():
         entry = decode_frontend(key, value)
         owner = owners.get(entry.set_id) if entry is not None else None
-        if entry is None or owner is None or entry.protocol not in PROTOCOLS:
+        if entry is None or owner is None or entry.outside or entry.protocol not in PROTOCOLS:
             continue
         address = entry.address
         if is_node_port(key):

@@ -84,7 +84,7 @@ def _frontends(maps: NamedMaps) -> Iterator[Row]:
             else f"{maps.node(found.node_id)}:{found.port}",
             "protocol": PROTOCOLS.get(found.protocol, str(found.protocol)),
             "family": FAMILIES.get(found.family, str(found.family)),
-            "scope": found.scope.name.lower(),
+            "scope": found.scope.name.lower() + (" from outside" if found.outside else ""),
             "set": found.set_id,
             "service": maps.port(maps.owner_of_set.get(found.set_id)),
             "tagMatches": found.tag_matches,

@@ -118,7 +118,15 @@ def view_text(live_view: int, node_id: int, nodes: Mapping[int, tuple[str, str]]
     """Which endpoints a set holds: `Cluster`, `Local`, or those of another node."""
     if live_view == View.NODE:
         return f"Local on {nodes[node_id][0] if node_id in nodes else f'node-{node_id}'}"
-    return "Local" if live_view == View.LOCAL else "Cluster" if live_view == View.CLUSTER else str(live_view)
+    return _VIEWS.get(live_view, str(live_view))
+
+
+_VIEWS: dict[int, str] = {
+    View.CLUSTER: "Cluster",
+    View.LOCAL: "Local",
+    View.RESTRICTED: "Cluster, source ranges",
+    View.RESTRICTED_LOCAL: "Local, source ranges",
+}
 
 
 def policy_text(policy: int) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pyagent.datapath.decoded import SET_ID_MASK
 from pyagent.datapath.encoded import NODE_PORT_ADDRESS
+from pyagent.datapath.flow_layout import OUTSIDE_SCOPE
 from pyagent.datapath.layout import FRONTEND_KEY, WORD, Scope
 from pyagent.model.address import V4_MAPPED_PREFIX, format_endpoint
 from pyagent.model.service import BackendStateBit
@@ -118,6 +119,8 @@ def _frontends_by_set(live: LiveMaps) -> dict[int, _Frontends]:
     for (high, a, b, c, d, port, _, scope), (word,) in zip(
         keys, WORD.iter_unpack(b"".join([v for _, v in whole])), strict=True
     ):
+        if scope & OUTSIDE_SCOPE:
+            continue  # the same once more, for packets
         set_id = word >> 32 & SET_ID_MASK
         entry = found.get(set_id)
         if entry is None:

@@ -110,7 +110,7 @@ def test_a_policy_that_is_changed_live_moves_only_its_frontends() -> None:
     ("spec", "keys"),
     [
         ({}, {CLUSTER_SET}),
-        (policies("Cluster", "Local"), {CLUSTER_SET}),
+        (policies("Cluster", "Local"), {CLUSTER_SET, LOCAL_SET}),
         (policies("Local", "Cluster"), {CLUSTER_SET, LOCAL_SET}),
     ],
 )
@@ -459,7 +459,8 @@ def test_nodes_without_endpoints_share_one_frontend() -> None:
         with_node_port(externalTrafficPolicy="Local"), endpoint_slice(here, there), remote_node_ports=True
     )
     (port,) = cluster.ports.values()
-    assert [s.key for s in port.sets] == [CLUSTER_SET, SetKey(View.NODE, OTHER), SetKey(View.NODE, "*")]
+    elsewhere = [SetKey(View.NODE, OTHER), SetKey(View.NODE, "*")]
+    assert [s.key for s in port.sets] == [CLUSTER_SET, *elsewhere, LOCAL_SET]
 
 
 def test_an_address_of_two_nodes_goes_to_one_of_them_and_is_reported() -> None:

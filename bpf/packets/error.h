@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * ICMP errors quote a packet that was sent: one about a flow is led to who sent it, and quotes what
+ * that one sent. Path MTU discovery depends on it (RFC 1191, RFC 8201).
+ */
+#ifndef KUBESOCK_ERROR_H
+#define KUBESOCK_ERROR_H
+
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER 12
+#define ICMPV6_LAST_ERROR 4
+#define ICMP_CHECK 2
+
+struct quoted_ports {
+	__be16 source;
+	__be16 destination;
+	__be32 rest;
+};
+
+struct quoted_ipv4 {
+	struct ipv4_header ip;
+	struct quoted_ports ports;
+};
+
+struct quoted_ipv6 {
+	struct ipv6_header ip;
+	struct quoted_ports ports;
+};
+
+static __always_inline bool is_error(const struct packet *packet, u8 type)
+{
+	if (packet->ipv4)
+		return type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED ||
+		       type == ICMP_PARAMETER;
+	return type >= ICMPV6_UNREACHABLE && type <= ICMPV6_LAST_ERROR;
+}
+
+/* The flow whose packets go the other way than the quoted one. */
+static __always_inline struct flow *flow_of_quote(const struct packet *packet,
+						  const struct address *source,
+						  const struct address *destination, u8 protocol,
+						  const struct quoted_ports *ports,
+						  struct flow_key *key)
+{
+	struct flow *flow;
+
+	if (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP)
+		return 0;
+	key->source = *destination;
+	key->destination = *source;
+	key->source_port = ports->destination;
+	key->destination_port = ports->source;
+	key->protocol = protocol;
+	key->point = packet->key.point;
+	flow = flows.lookup(key);
+	return flow && !(flow->flags & FLOW_UNDECIDED) ? flow : 0;
+}
+
+static __always_inline void requote_ports(struct quoted_ports *ports, const struct flow *flow,
+					  bool at_ingress)
+{
+	ports->source = at_ingress ? flow->port : flow->other_port;
+	ports->destination = at_ingress ? flow->other_port : flow->port;
+}
+
+/* `old`, as it lies in the packet, becomes `new`. */
+static __always_inline bool put_quote(struct __sk_buff *skb, const struct packet *packet, void *old,
+				      void *new, u32 size)
+{
+	u32 diff = bpf_csum_diff(old, size, new, size, 0);
+
+	return !bpf_l4_csum_replace(skb, packet->transport + ICMP_CHECK, 0, diff, 0) &&
+	       !bpf_skb_store_bytes(skb, packet->transport + sizeof(struct icmp_header), new, size,
+				    0);
+}
+
+static __always_inline int translate_ipv4_error(struct __sk_buff *skb, struct packet *packet,
+						bool at_ingress)
+{
+	u32 at = packet->transport + sizeof(struct icmp_header);
+	struct address source, destination;
+	struct quoted_ipv4 old, new;
+	struct flow_key key = {};
+	struct flow *flow;
+
+	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
+		return GO_ON;
+	if (old.ip.version_and_length != IPV4_PLAIN ||
+	    HOST_16(old.ip.fragment) & IPV4_FRAGMENT_OFFSET)
+		return GO_ON;
+	map_ipv4(&source, old.ip.source);
+	map_ipv4(&destination, old.ip.destination);
+	flow = flow_of_quote(packet, &source, &destination, old.ip.protocol, &old.ports, &key);
+	if (!flow || (at_ingress && !same_address(&packet->key.destination, &source)))
+		return GO_ON;
+	new = old;
+	requote_ports(&new.ports, flow, at_ingress);
+	if (at_ingress)
+		new.ip.source = flow->addr.word[3];
+	else
+		new.ip.destination = flow->addr.word[3];
+	new.ip.check = 0;
+	new.ip.check = ~folded(sum_of(&new.ip, sizeof(new.ip), 0));
+	if (!put_quote(skb, packet, &old, &new, sizeof(old)) ||
+	    !put_address(skb, packet, at_ingress,
+			 at_ingress ? &packet->key.destination : &packet->key.source, &flow->addr,
+			 0, 0))
+		return DROP;
+	return GO_ON;
+}
+
+static __always_inline int translate_ipv6_error(struct __sk_buff *skb, struct packet *packet,
+						bool at_ingress)
+{
+	u32 at = packet->transport + sizeof(struct icmp_header);
+	struct quoted_ipv6 old, new;
+	struct flow_key key = {};
+	struct flow *flow;
+
+	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
+		return GO_ON;
+	flow = flow_of_quote(packet, &old.ip.source, &old.ip.destination, old.ip.next, &old.ports,
+			     &key);
+	if (!flow || (at_ingress && !same_address(&packet->key.destination, &old.ip.source)))
+		return GO_ON;
+	new = old;
+	requote_ports(&new.ports, flow, at_ingress);
+	if (at_ingress)
+		new.ip.source = flow->addr;
+	else
+		new.ip.destination = flow->addr;
+	if (!put_quote(skb, packet, &old, &new, sizeof(old)) ||
+	    !put_address(skb, packet, at_ingress,
+			 at_ingress ? &packet->key.destination : &packet->key.source, &flow->addr,
+			 packet->transport + ICMP_CHECK, 0))
+		return DROP;
+	return GO_ON;
+}
+
+static __always_inline int translate_error(struct __sk_buff *skb, struct packet *packet,
+					   bool at_ingress)
+{
+	u8 type;
+
+	if (bpf_skb_load_bytes(skb, packet->transport, &type, sizeof(type)) ||
+	    !is_error(packet, type))
+		return GO_ON;
+	return packet->ipv4 ? translate_ipv4_error(skb, packet, at_ingress) :
+			      translate_ipv6_error(skb, packet, at_ingress);
+}
+
+#endif

@@ -1,0 +1,107 @@
+"""Services for packets: the programs of `bpf/outside.c` on the devices that the agent names."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from pyagent.datapath.flow_layout import OUTSIDE_DEVICE, DeviceFlag
+from pyagent.datapath.writes import Put, Remove
+from pyagent.kernel.loader import Unit
+from pyagent.kernel.map_set import MapSet
+from pyagent.kernel.program_cache import ProgramCache
+from pyagent.kernel.tc_links import KIND, Place, Point, TcLinks
+from pyagent.model.device import Covered
+
+FOLDER = "outside"
+"""Where links and filters are pinned, below `--bpffs`."""
+
+MAP = "outside_devices"
+_PROGRAMS = {
+    (Point.ARRIVE, True): "arrive_ether",
+    (Point.LEAVE, True): "leave_ether",
+    (Point.ARRIVE, False): "arrive_plain",
+    (Point.LEAVE, False): "leave_plain",
+}
+_INDEX = struct.Struct("=I")
+
+Programs = dict[str, int]
+
+
+def load(maps: MapSet, cache: ProgramCache | None) -> Programs:
+    """Name -> fd of the programs, loaded on these maps.
+
+    Raises:
+        CompilerMissing, KernelRefused: with the remedy.
+    """
+    return Unit("outside.c", maps, cache).load(dict.fromkeys(_PROGRAMS.values(), KIND))
+
+
+class Outside:
+    """Used by one thread at a time."""
+
+    def __init__(self, bpffs: Path, maps: MapSet, tcx: bool | None = None) -> None:
+        self.links = TcLinks(bpffs / FOLDER, tcx)
+        self._maps = maps
+        self._programs: Programs = {}
+        self._covered: tuple[Covered, ...] = ()
+
+    @property
+    def covered(self) -> tuple[Covered, ...]:
+        """The devices that `cover` was last told."""
+        return self._covered
+
+    def use(self, programs: Programs) -> None:
+        """Run these from the next `cover` on; they are closed with this object."""
+        self._close_programs()
+        self._programs = programs
+
+    def cover(self, devices: Iterable[Covered]) -> list[str]:
+        """Serve at these devices and at no others.
+
+        A device that is served already gets the program of `use` in one step, so that no packet goes
+        unserved. At a new one what leaves is understood before anything arrives.
+
+        Returns:
+            A line for each device that was begun with or given up.
+
+        Raises:
+            KernelRefused: names the device.
+        """
+        wanted = tuple(devices)
+        before = {_INDEX.unpack(key)[0] for key, _value in self._maps.items(MAP)}
+        self._maps.apply([Put(MAP, _INDEX.pack(one.ifindex), _encoded(one)) for one in wanted])
+        told = []
+        for one in wanted:
+            begun = [self.links.attach(Place(one.ifindex, p), self._program(p, one)) for p in reversed(Point)]
+            if any(begun):
+                told.append(f"serving packets at {one.name}")
+        indexes = {one.ifindex for one in wanted}
+        names = {one.ifindex: one.name for one in self._covered}
+        for point in Point:
+            for place in [p for p in self.links.places() if p.point is point and p.device not in indexes]:
+                self.links.detach(place)
+                if point is Point.ARRIVE:
+                    told.append(f"no longer serving packets at {names.get(place.device, place.device)}")
+        self._maps.apply([Remove(MAP, _INDEX.pack(index)) for index in before - indexes])
+        self._covered = wanted
+        return told
+
+    def _program(self, point: Point, device: Covered) -> int:
+        return self._programs[_PROGRAMS[point, device.ethernet]]
+
+    def close(self) -> None:
+        """Let go; what is attached goes on serving."""
+        self._close_programs()
+
+    def _close_programs(self) -> None:
+        for fd in self._programs.values():
+            os.close(fd)
+        self._programs = {}
+
+
+def _encoded(device: Covered) -> bytes:
+    flags = DeviceFlag.POD_SIDE if device.pod_side else DeviceFlag(0)
+    return OUTSIDE_DEVICE.pack(device.ipv4, device.ipv6, flags, 0)

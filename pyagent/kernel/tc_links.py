@@ -1,0 +1,229 @@
+"""Programs at ingress and egress of network devices: pinned tcx links, or clsact filters before Linux 6.6."""
+
+from __future__ import annotations
+
+import errno
+import os
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel.features import explain_errno, kernel_version
+from pyagent.model.failures import KernelRefused
+
+PROGRAM_SCHED_CLS = 3
+KIND = bpf.ProgramKind(PROGRAM_SCHED_CLS, 0)
+PRIORITY, HANDLE = 0x6B73, 1
+"""Where our clsact filter stands; nobody else's is looked at."""
+FILTER = "filter-"
+ETH_P_ALL = 3
+
+
+class Point(Enum):
+    """Where a program runs. Values: name in pins; attach type (`BPF_TCX_*`); parent of a clsact filter."""
+
+    ARRIVE = ("arrive", 46, 0xFFFFFFF2)
+    LEAVE = ("leave", 47, 0xFFFFFFF3)
+
+    @property
+    def label(self) -> str:
+        return self.value[0]
+
+    @property
+    def attach_type(self) -> int:
+        return self.value[1]
+
+    @property
+    def parent(self) -> int:
+        return self.value[2]
+
+
+class Place(NamedTuple):
+    """A point of a device."""
+
+    device: int
+    point: Point
+
+    @property
+    def pin(self) -> str:
+        return f"{self.point.label}-{self.device}"
+
+
+@cache
+def has_tcx() -> bool:
+    """bpf_link at tc's points (Linux 6.6), by the kernel's version: a try would need a device."""
+    return kernel_version() >= (6, 6)
+
+
+class TcLinks:
+    """What is attached, held by pins in one folder. One thread at a time."""
+
+    def __init__(self, folder: Path, tcx: bool | None = None) -> None:
+        """
+        Args:
+            folder: for pins, on a bpffs.
+            tcx: whether to make links; None: where the kernel can.
+        """
+        self._folder = folder
+        self._tcx = has_tcx() if tcx is None else tcx
+
+    @property
+    def uses_tcx(self) -> bool:
+        return self._tcx
+
+    def places(self) -> frozenset[Place]:
+        """Where something of ours is pinned."""
+        return pinned_places(self._folder)
+
+    def attach(self, place: Place, program_fd: int) -> bool:
+        """Run the program there; in place of the one that runs there now, without a packet in between.
+
+        Returns:
+            Whether it had to be attached anew.
+
+        Raises:
+            KernelRefused: with the remedy.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return self._link(place, program_fd) if self._tcx else self._filter(place, program_fd)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                self.detach(place)  # the device went away meanwhile
+                return False
+            raise KernelRefused(f"attach to device {place.device}: {explain_errno(error)}") from error
+
+    def _link(self, place: Place, program_fd: int) -> bool:
+        pin = self._folder / place.pin
+        if pin.exists():
+            link = bpf.obj_get(str(pin))
+            try:
+                if bpf.tc_link_device(link) == place.device:
+                    bpf.link_update(link, program_fd)
+                    return False
+            except OSError as error:
+                if error.errno not in (errno.ENOLINK, errno.EINVAL, errno.ENOENT):
+                    raise
+            finally:
+                os.close(link)
+            pin.unlink()
+        link = bpf.link_create(program_fd, place.device, place.point.attach_type)
+        try:
+            bpf.obj_pin(link, str(pin))
+        finally:
+            os.close(link)
+        return True
+
+    def _filter(self, place: Place, program_fd: int) -> bool:
+        new = not _filter_program(place)
+        _replace_filter(place, program_fd)
+        pin = self._folder / (FILTER + place.pin)
+        pin.unlink(missing_ok=True)
+        bpf.obj_pin(program_fd, str(pin))
+        return new
+
+    def is_attached(self, place: Place) -> bool:
+        """Whether our program runs there."""
+        return _is_attached(self._folder, place)
+
+    def detach(self, place: Place) -> None:
+        """Take our program away, whichever way it is attached."""
+        (self._folder / place.pin).unlink(missing_ok=True)
+        pin = self._folder / (FILTER + place.pin)
+        if pin.exists():
+            _remove_filter(place)
+            pin.unlink(missing_ok=True)
+
+
+def _is_attached(folder: Path, place: Place) -> bool:
+    pin = folder / place.pin
+    if pin.exists():
+        link = bpf.obj_get(str(pin))
+        try:
+            return bpf.tc_link_device(link) == place.device
+        finally:
+            os.close(link)
+    return (folder / (FILTER + place.pin)).exists() and bool(_filter_program(place))
+
+
+def pinned_places(folder: Path) -> frozenset[Place]:
+    """Where something of ours is pinned, attached or not."""
+    found = set()
+    for path in folder.iterdir() if folder.is_dir() else ():
+        label, _, index = path.name.removeprefix(FILTER).rpartition("-")
+        point = next((p for p in Point if p.label == label), None)
+        if point is not None and index.isdigit():
+            found.add(Place(int(index), point))
+    return frozenset(found)
+
+
+def attached_places(folder: Path) -> frozenset[Place]:
+    """Where programs of ours run, for readers."""
+    return frozenset(place for place in pinned_places(folder) if _is_attached(folder, place))
+
+
+def detach_all(folder: Path) -> None:
+    """Take away everything that is pinned there."""
+    links = TcLinks(folder)
+    # What leads packets here goes first: none may lose its way back.
+    for place in sorted(links.places(), key=lambda one: one.point.label):
+        links.detach(place)
+
+
+def _netlink() -> Any:
+    # Only where the kernel has no tcx: the import costs 20 MB.
+    from pyroute2 import IPRoute
+
+    return IPRoute()
+
+
+def _replace_filter(place: Place, program_fd: int) -> None:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with _netlink() as netlink:
+        try:
+            try:
+                netlink.tc("add", "clsact", index=place.device)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
+            netlink.tc(
+                "replace-filter", "bpf", index=place.device, parent=place.point.parent, prio=PRIORITY,
+                handle=HANDLE, protocol=ETH_P_ALL, fd=program_fd, name="kubesock", class_id=0,
+                direct_action=True,
+            )  # fmt: skip
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def _filter_program(place: Place) -> int:
+    """The id of the program in our filter there; 0: none."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with _netlink() as netlink:
+        try:
+            filters = netlink.get_filters(index=place.device, parent=place.point.parent)
+        except NetlinkError:
+            return 0  # no such device, or no clsact on it
+        for one in filters:
+            options = one.get_attr("TCA_OPTIONS")
+            if one["info"] >> 16 == PRIORITY and options is not None and options.get_attr("TCA_BPF_ID"):
+                return int(options.get_attr("TCA_BPF_ID"))
+    return 0
+
+
+def _remove_filter(place: Place) -> None:
+    """The clsact qdisc stays: others may have come to use it."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with _netlink() as netlink:
+        try:
+            netlink.tc(
+                "del-filter", "bpf", index=place.device, parent=place.point.parent, prio=PRIORITY,
+                handle=HANDLE, protocol=ETH_P_ALL,
+            )  # fmt: skip
+        except NetlinkError as error:
+            if error.code not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+                raise OSError(error.code, f"remove a filter from device {place.device}") from error
