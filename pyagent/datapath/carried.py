@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pyagent.datapath.cstruct import CStruct
 from pyagent.datapath.description import Content, Description, own_description
-from pyagent.datapath.layout import CStruct
 
 Convert = Callable[[bytes], bytes]
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
+from pyagent.datapath.cstruct import CStruct, Field
+from pyagent.datapath.flow_layout import FLOW, FLOW_KEY, FRAGMENT, FRAGMENT_KEY, OUTSIDE_DEVICE
 from pyagent.datapath.layout import (
     AFFINITY,
     AFFINITY_KEY,
@@ -33,8 +35,6 @@ from pyagent.datapath.layout import (
     STRUCTS,
     WORKLOAD_KEY,
     Capacities,
-    CStruct,
-    Field,
     MapFlag,
     MapSpec,
     MapType,
@@ -68,6 +68,10 @@ CONTENTS: dict[str, tuple[Content, Content]] = {
     "config": (INDEX, CONFIG),
     "meta": (INDEX, META),
     "layout": (INDEX, f"text{LAYOUT_TEXT}: this"),
+    "flows": (FLOW_KEY, FLOW),
+    "fragments": (FRAGMENT_KEY, FRAGMENT),
+    "outside_devices": ("u32: device", OUTSIDE_DEVICE),
+    "outside_outcomes": (INDEX, "u64: count by outcome"),
 }
 """Of each map its key and its value. Whoever changes what a number means changes its text."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pyagent.datapath.cstruct import CStruct
 from pyagent.datapath.description import Content, Description, own_description
-from pyagent.datapath.layout import CStruct
 
 CROSSED = ("origin", "origin_udp", "origin_overflow", "affinity")
 """Maps that hooks write, and that hooks must find something in."""

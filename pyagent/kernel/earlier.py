@@ -25,8 +25,8 @@ EARLIER = "earlier"
 
 CHUNK = 4096
 SOCKET_MAPS = ("origin", "origin_udp")
-LATE = ("affinity", "origin_overflow")
-COUNTERS = ("chosen", "refused", "outcomes")
+LATE = ("affinity", "origin_overflow", "flows", "fragments")
+COUNTERS = ("chosen", "refused", "outcomes", "outside_outcomes")
 
 
 class Earlier:

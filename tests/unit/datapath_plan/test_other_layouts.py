@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyagent.datapath.carried import conversion, conversions
+from pyagent.datapath.cstruct import CStruct, Field
 from pyagent.datapath.description import own_description, own_text, read_description
 from pyagent.datapath.earlier_text import datagram_origins, earlier_text
-from pyagent.datapath.layout import BACKEND, Capacities, CStruct, Field, map_specs
+from pyagent.datapath.layout import BACKEND, Capacities, map_specs
 from pyagent.model.failures import LayoutMismatch
 
 
