@@ -69,6 +69,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     profiling: bool
     log_format: str  # auto, json, text
     verbosity: int
+    observe: bool
     sync_period: float
     min_sync_period: float
     oom_score_adj: int

@@ -44,6 +44,7 @@ class Facts:
         needed: frozenset[Kind] = NEEDED,
         families: Sequence[Family] = FAMILIES,
         stale_after: float = STALE_SECONDS,
+        observing: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -52,9 +53,11 @@ class Facts:
             needed: kinds whose lists the first plan waits for.
             families: address families that this node serves.
             stale_after: seconds after which a waiting update makes the agent unhealthy.
+            observing: no hooks are meant to be attached (`--observe`).
         """
         self._needed = needed
         self._stale_after = stale_after
+        self._observing = observing
         self._monotonic = monotonic
         self._wall = wall
         self._lock = threading.Lock()
@@ -276,6 +279,7 @@ class Facts:
                 started=self._at(self._started),
                 ready=not reasons,
                 not_ready_because=reasons,
+                observing=self._observing,
                 synced=self._synced_at is not None,
                 planned=self._planned,
                 watches={kind: self._watch(kind, now) for kind in sorted(self._states)},
@@ -339,6 +343,8 @@ class Facts:
         if not self._planned:
             failed = f": {self._last_error}" if self._last_error else ""
             reasons.append(f"the maps are not filled yet{failed}")
+        if self._observing:
+            return tuple(reasons)
         if not self._hooks:
             reasons.append("the hooks are not attached yet")
         reasons += [f"hook {name} is not attached" for name, attached in self._hooks.items() if not attached]

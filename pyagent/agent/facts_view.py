@@ -37,6 +37,7 @@ class View(msgspec.Struct, frozen=True):
     started: float
     ready: bool
     not_ready_because: tuple[str, ...]
+    observing: bool  # nothing is meant to be attached
     synced: bool  # every needed kind was listed
     planned: bool  # a first plan was carried out
     watches: Mapping[str, Watch]

@@ -87,6 +87,7 @@ def sync(view: View) -> dict[str, Any]:
     """How sources, plans and hooks stand. Ages in seconds."""
     return {
         "ready": view.ready,
+        "observing": view.observing,
         "notReadyBecause": list(view.not_ready_because),
         "healthy": view.healthy,
         "startedSecondsAgo": round(view.now - view.started, 3),

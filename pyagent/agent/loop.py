@@ -100,7 +100,9 @@ class Loop:
         self._programmer = Programmer(
             datapath, settings, facts, reused=reused, free=self._grace.free, clock=clock
         )
-        self._upkeep = Upkeep(datapath, facts, reused=reused, attached=programs is None, clock=clock)
+        # Maps whose hooks are gone, or never were, serve nobody: hooks come when they are filled anew.
+        serving = reused and any(state.attached for state in datapath.link_states())
+        self._upkeep = Upkeep(datapath, facts, reused=serving, attached=programs is None, clock=clock)
         self._clients = ClientWrites(datapath.maps)
         self._growth = Growth(datapath, self.put, clock)
         self._triggers = TriggerTimes()

@@ -151,6 +151,7 @@ def _agent(view: View) -> Iterator[Metric]:
         [((__version__, platform.python_version(), platform.release()), 1)],
     )
     yield gauge("kubesock_ready", "1 once the node is served, as /readyz", view.ready)
+    yield gauge("kubesock_observing", "1 while nothing is meant to be attached: --observe", view.observing)
     yield gauge("kubesock_problems", "Things in the objects that cannot be used", len(view.problems))
     yield gauge("kubesock_services_unfit", "Things for which a map has no room", len(view.unfit))
     yield gauges(

@@ -313,6 +313,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     # How it runs.
     Option(
+        "--observe",
+        "observe",
+        _BOOL,
+        "Fill and follow the maps, attach nothing: a look beside kube-proxy before it is replaced.",
+        default="false",
+    ),
+    Option(
         "--iptables-sync-period",
         "sync_period",
         _DURATION,

@@ -86,11 +86,12 @@ def run(config: AgentConfig) -> None:
         config.map_sizes,
         unconnected_udp=config.udp == "all",
         cache=ProgramCache(config.state_dir / PROGRAMS),
+        observing=config.observe,
     )
     opened = datapath.open()
     if opened.mounted:
         log.info("mounted a BPF file system at %s", opened.mounted)
-    facts = AnnouncingFacts(config.node_name, stale_after=2 * config.sync_period)
+    facts = AnnouncingFacts(config.node_name, stale_after=2 * config.sync_period, observing=config.observe)
     # Two servers: a slow scrape must not delay a health check.
     servers = HttpServer("health"), HttpServer("metrics")
     try:
@@ -138,7 +139,8 @@ def _serve(
     try:
         watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
         others = (*opting_out, *recorders, *_configuration(config, loop), *watching)
-        threads: tuple[Threaded, ...] = (*servers, addresses, reaper, hub, local_api, *others)
+        ending = () if config.observe else (reaper,)
+        threads: tuple[Threaded, ...] = (*servers, addresses, *ending, hub, local_api, *others)
         for thread in threads:
             thread.start()
             started.append(thread)
@@ -221,7 +223,7 @@ def _loop(
     features = Feature.HOST_ONLY if config.host_only else Feature(0)
     datapath.store_node(features | Feature.OPT_OUT if config.opt_out == "on" else features)
     programs: Future[None] | None = None
-    if not (datapath.keeps_programs and datapath.adopt_programs()):
+    if not (config.observe or (datapath.keeps_programs and datapath.adopt_programs())):
         programs = _in_thread(datapath)
     settings = Settings(
         node_name=config.node_name,

@@ -54,6 +54,11 @@ class Upkeep:
         if planned and not self._planned:
             self._planned = True
             self.due = self._clock()
+            if self._datapath.observing:
+                self._datapath.show()
+                log.info("observing: the maps are filled, nothing is attached")
+        if self._datapath.observing:
+            return False
         attaches = not self._attached and self._datapath.programs_ready and (planned or self._reused)
         if attaches:
             self._datapath.attach()

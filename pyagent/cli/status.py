@@ -80,8 +80,9 @@ def status(
     if settings:
         _show_settings(ask_plain(state_dir, bpffs, "/v1/config"), output, wants_color(color))
         return
-    found = read_status(bpffs, cgroup)
-    sync = _sync(state_dir, bpffs) if found.live.agent.alive else None
+    sync = _sync(state_dir, bpffs)
+    found = read_status(bpffs, cgroup, observing=bool(sync and sync.get("observing")))
+    sync = sync if found.live.agent.alive else None
     if output == "table":
         click.echo(screen(found, wants_color(color), sync), nl=False, color=True)
     else:
@@ -142,7 +143,9 @@ def _told(status: NodeStatus, sync: dict[str, Any] | None) -> list[tuple[str, st
             lines.append(("agent", "does not answer on its socket: is --state-dir the agent's?"))
     else:
         lines += (
-            [("ready", "yes")] if sync["ready"] else [("ready", f"no: {'; '.join(sync['notReadyBecause'])}")]
+            [("ready", "yes, observing: nothing is attached" if sync.get("observing") else "yes")]
+            if sync["ready"]
+            else [("ready", f"no: {'; '.join(sync['notReadyBecause'])}")]
         )
         if sync["lastPlan"]["error"]:
             lines.append(("problem", f"the maps could not be written: {sync['lastPlan']['error']}"))

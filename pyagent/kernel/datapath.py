@@ -37,7 +37,7 @@ from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folde
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.sockets import netns_cookie
-from pyagent.model.failures import LayoutMismatch, PinsMissing
+from pyagent.model.failures import LayoutMismatch, PinsMissing, UsageError
 
 LINKS = "links"
 
@@ -74,13 +74,16 @@ class Datapath:
         capacities: Capacities,
         unconnected_udp: bool = True,
         cache: ProgramCache | None = None,
+        observing: bool = False,
     ) -> None:
         """
         Args:
             capacities: of the maps, if they must be made.
             unconnected_udp: whether sendmsg and recvmsg are hooked (`--udp=all`).
             cache: for compiled programs.
+            observing: fill maps, and never attach anything.
         """
+        self.observing = observing
         self.bpffs = bpffs
         self.cgroup = cgroup
         self.hooks = frozenset(Hook) if unconnected_udp else frozenset(Hook) - UNCONNECTED_UDP
@@ -102,6 +105,12 @@ class Datapath:
         self._lock = BpffsLock(self.bpffs)
         self.links = Links(self.bpffs / LINKS, self.cgroup)
         self._found = self.links.adopt()
+        if self.observing and self._found:
+            self._lock.close()
+            raise UsageError(
+                f"--observe: hooks are attached already, pinned in {self.bpffs}; they would go on serving:"
+                f" `kubesock cleanup --bpffs {self.bpffs}` detaches them, or give another --bpffs"
+            )
         self.maps, reused = self._open_maps()
         self.capacities = capacities_of(self.maps)
         self.grace = GracePeriod()
@@ -169,10 +178,19 @@ class Datapath:
             self._crossing = None
         self._use(self.maps.folder)
 
+    def show(self) -> None:
+        """Let readers find the maps, though nothing is attached to them."""
+        self._store_meta(program_tag=0)
+        self._use(self.maps.folder)
+
     @property
     def attached(self) -> bool:
         """Hooks run programs on these maps alone."""
-        return self._crossing is None and target(self.bpffs, CURRENT) == self.maps.folder.name
+        return (
+            not self.observing
+            and self._crossing is None
+            and target(self.bpffs, CURRENT) == self.maps.folder.name
+        )
 
     def _use(self, folder: Path) -> None:
         """Readers find these maps from now on; all others go."""

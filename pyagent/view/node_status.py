@@ -38,11 +38,12 @@ class NodeStatus(NamedTuple):
     problems: list[str]
 
 
-def read_status(bpffs: Path, cgroup: Path | None) -> NodeStatus:
+def read_status(bpffs: Path, cgroup: Path | None, observing: bool = False) -> NodeStatus:
     """Look at everything once.
 
     Args:
         cgroup: where the hooks should be; None: wherever they are.
+        observing: the agent says that nothing is meant to be attached.
 
     Raises:
         PinsMissing, LayoutMismatch, NoPermission, KernelRefused: with the remedy.
@@ -51,7 +52,7 @@ def read_status(bpffs: Path, cgroup: Path | None) -> NodeStatus:
     live = read_live(bpffs, facts=True)
     links = pinned_states(bpffs / LINKS)
     hooks = hook_statuses(links, cgroup)
-    return NodeStatus(str(folder), live, hooks, problems(live, hooks, cgroup, bpffs))
+    return NodeStatus(str(folder), live, hooks, problems(live, hooks, cgroup, bpffs, observing))
 
 
 def hook_statuses(links: list[LinkState], cgroup: Path | None) -> list[HookStatus]:
@@ -78,14 +79,16 @@ def hook_statuses(links: list[LinkState], cgroup: Path | None) -> list[HookStatu
     return found
 
 
-def problems(live: LiveMaps, hooks: list[HookStatus], cgroup: Path | None, bpffs: Path) -> list[str]:
+def problems(
+    live: LiveMaps, hooks: list[HookStatus], cgroup: Path | None, bpffs: Path, observing: bool = False
+) -> list[str]:
     """What is not as it should be, each with the remedy."""
     found = []
     if not live.agent.alive:
         found.append(f"no agent is running on {bpffs}: changes are not followed; start `kubesock run`")
     detached = [hook.hook for hook in hooks if not hook.attached]
     unconnected = {hook.name.lower() for hook in UNCONNECTED_UDP}
-    if set(detached) != unconnected:  # all of these and only these: `run --udp=connected`
+    if not observing and set(detached) != unconnected:  # all of these and only these: `run --udp=connected`
         remedy = "the agent attaches again within seconds" if live.agent.alive else "start `kubesock run`"
         found += [f"hook {hook} is not attached; {remedy}" for hook in detached]
     where = cgroup if cgroup is not None else "its cgroup"

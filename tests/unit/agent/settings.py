@@ -80,6 +80,7 @@ FLAGS = [
     ("--healthz-bind-address=", "healthz-bind-address", "0"),
     ("--metrics-bind-address=0", "metrics-bind-address", "0"),
     ("--metrics-bind-address=0.0.0.0", "metrics-bind-address", "0.0.0.0:10249"),
+    ("--observe", "observe", "true"),
     ("--metrics-by=backend", "metrics-by", "backend"),
     ("--bind-address-hard-fail=true", "bind-address-hard-fail", "true"),
     ("--profiling", "profiling", "true"),

@@ -73,6 +73,7 @@ def test_without_flags_the_settings_are_the_documented_ones() -> None:
         "terminate-tcp": "false",
         "healthz-bind-address": "0.0.0.0:10256",
         "metrics-bind-address": "127.0.0.1:10249",
+        "observe": "false",
         "metrics-by": "service",
         "bind-address-hard-fail": "false",
         "profiling": "false",
