@@ -223,6 +223,8 @@ enum feature {
 	FEATURE_SOURCE_RANGES = 4,
 };
 
+#define SERVED_PREFIX_WORDS 8
+
 /* config, one element. Each field is changed by one store. */
 struct config {
 	__u64 node_netns; /* cookie of the node's network namespace */
@@ -239,6 +241,11 @@ struct config {
 	__u32 event_sample; /* report one in this many, 0 and 1: all */
 	__u16 opt_out_level; /* depth below the cgroup root where pods' cgroups are; 0: nowhere */
 	__u16 opt_out_deeper; /* the other depth that they are at */
+	/*
+	 * Bit set of hashes of the prefixes (IPv4 /16, IPv6 /64) that have a frontend or a service
+	 * address in them. A dial to another prefix is a nodePort's or nobody's.
+	 */
+	__u64 served_prefixes[SERVED_PREFIX_WORDS];
 	__u64 event_netns; /* cookie; 0: all */
 	__u16 source_port_low; /* host order; what packets from outside leave with when they go to another node */
 	__u16 source_port_high;

@@ -3,15 +3,12 @@
 #ifndef KUBESOCK_CONNECT_H
 #define KUBESOCK_CONNECT_H
 
-static __always_inline enum outcome connect_to(struct bpf_sock_addr *ctx, enum hook hook,
-					       struct frontend_key *dialled, struct choice *choice)
+static __always_inline enum outcome connect_to(struct bpf_sock_addr *ctx, struct config *settings,
+					       enum hook hook, struct frontend_key *dialled,
+					       struct choice *choice)
 {
-	struct config *settings = configuration();
-	enum outcome outcome;
+	enum outcome outcome = resolve(ctx, settings, dialled, WAY_CONNECT, 0, choice);
 
-	if (!settings)
-		return OUTCOME_NOT_A_SERVICE;
-	outcome = resolve(ctx, settings, dialled, 0, bpf_get_prandom_u32(), choice);
 	if (!is_translated(outcome))
 		forget_origin(ctx);
 	else if (!remember_origin(ctx, dialled, choice))
@@ -26,13 +23,18 @@ static __always_inline enum outcome connect_to(struct bpf_sock_addr *ctx, enum h
 int connect4(struct bpf_sock_addr *ctx)
 {
 	struct frontend_key dialled = { .port = ctx->user_port, .protocol = ctx->protocol };
+	struct config *settings = configuration();
 	struct choice choice = {};
 	enum outcome outcome;
 
-	if (!is_served(ctx->protocol))
+	if (!settings || !is_served(ctx->protocol))
 		return PROCEED;
 	ipv4_of(ctx, &dialled.addr);
-	outcome = connect_to(ctx, HOOK_CONNECT4, &dialled, &choice);
+	if (!may_be_served(settings, &dialled)) {
+		forget_origin(ctx);
+		return PROCEED;
+	}
+	outcome = connect_to(ctx, settings, HOOK_CONNECT4, &dialled, &choice);
 	if (is_translated(outcome))
 		put_ipv4(ctx, &choice.addr, choice.port);
 	return verdict(outcome);
@@ -41,13 +43,18 @@ int connect4(struct bpf_sock_addr *ctx)
 int connect6(struct bpf_sock_addr *ctx)
 {
 	struct frontend_key dialled = { .port = ctx->user_port, .protocol = ctx->protocol };
+	struct config *settings = configuration();
 	struct choice choice = {};
 	enum outcome outcome;
 
-	if (!is_served(ctx->protocol))
+	if (!settings || !is_served(ctx->protocol))
 		return PROCEED;
 	ipv6_of(ctx, &dialled.addr);
-	outcome = connect_to(ctx, HOOK_CONNECT6, &dialled, &choice);
+	if (!may_be_served(settings, &dialled)) {
+		forget_origin(ctx);
+		return PROCEED;
+	}
+	outcome = connect_to(ctx, settings, HOOK_CONNECT6, &dialled, &choice);
 	if (is_translated(outcome))
 		put_ipv6(ctx, &choice.addr, choice.port);
 	return verdict(outcome);

@@ -3,31 +3,17 @@
 #ifndef KUBESOCK_SENDMSG_H
 #define KUBESOCK_SENDMSG_H
 
-/* The same for all datagrams of a socket to a frontend, so that they stay together even without a record. */
-static __always_inline u32 socket_random(struct bpf_sock_addr *ctx,
-					 const struct frontend_key *dialled)
+static __always_inline enum outcome send_to(struct bpf_sock_addr *ctx, struct config *settings,
+					    enum hook hook, struct frontend_key *dialled,
+					    struct choice *choice)
 {
-	u32 mixed = ((u32)bpf_get_socket_cookie(ctx) ^ frontend_tag(dialled)) * 0x85ebca6b;
-
-	mixed ^= mixed >> 13;
-	return mixed * 0xc2b2ae35;
-}
-
-static __always_inline enum outcome send_to(struct bpf_sock_addr *ctx, enum hook hook,
-					    struct frontend_key *dialled, struct choice *choice)
-{
-	struct config *settings = configuration();
 	struct datagram_origins *record = 0;
 	struct bpf_sock *sk = ctx->sk;
 	enum outcome outcome;
 
-	if (!settings)
-		return OUTCOME_NOT_A_SERVICE;
 	if (sk)
-		record = origin_udp.sk_storage_get(sk, 0, 0);
-	if (sk)
-		record = adopt_datagrams(sk, record);
-	outcome = resolve(ctx, settings, dialled, record, socket_random(ctx, dialled), choice);
+		record = adopt_datagrams(sk, origin_udp.sk_storage_get(sk, 0, 0));
+	outcome = resolve(ctx, settings, dialled, WAY_DATAGRAM, record, choice);
 	if (outcome == OUTCOME_NOT_A_SERVICE)
 		return outcome;
 	if (is_translated(outcome) && outcome != OUTCOME_TRANSLATED_SAME_SOCKET &&
@@ -41,13 +27,16 @@ static __always_inline enum outcome send_to(struct bpf_sock_addr *ctx, enum hook
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct frontend_key dialled = { .port = ctx->user_port, .protocol = ctx->protocol };
+	struct config *settings = configuration();
 	struct choice choice = {};
 	enum outcome outcome;
 
-	if (!is_served(ctx->protocol))
+	if (!settings || !is_served(ctx->protocol))
 		return PROCEED;
 	ipv4_of(ctx, &dialled.addr);
-	outcome = send_to(ctx, HOOK_SENDMSG4, &dialled, &choice);
+	if (!may_be_served(settings, &dialled))
+		return PROCEED;
+	outcome = send_to(ctx, settings, HOOK_SENDMSG4, &dialled, &choice);
 	if (is_translated(outcome))
 		put_ipv4(ctx, &choice.addr, choice.port);
 	return verdict(outcome);
@@ -56,13 +45,16 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct frontend_key dialled = { .port = ctx->user_port, .protocol = ctx->protocol };
+	struct config *settings = configuration();
 	struct choice choice = {};
 	enum outcome outcome;
 
-	if (!is_served(ctx->protocol))
+	if (!settings || !is_served(ctx->protocol))
 		return PROCEED;
 	ipv6_of(ctx, &dialled.addr);
-	outcome = send_to(ctx, HOOK_SENDMSG6, &dialled, &choice);
+	if (!may_be_served(settings, &dialled))
+		return PROCEED;
+	outcome = send_to(ctx, settings, HOOK_SENDMSG6, &dialled, &choice);
 	if (is_translated(outcome))
 		put_ipv6(ctx, &choice.addr, choice.port);
 	return verdict(outcome);

@@ -81,9 +81,10 @@ static __always_inline bool find_slot(const struct block *block, u64 backend, u3
 	return false;
 }
 
-static __always_inline bool choose_slot(const struct block *block, u32 slot, struct choice *choice)
+/* `word` is what stands, or just stood, in `slot`. */
+static __always_inline bool take(const struct block *block, u64 word, u32 slot,
+				 struct choice *choice)
 {
-	u64 word = slot_word(block->first + slot);
 	u32 id = word >> 32;
 	struct backend *backend = backends.lookup(&id);
 
@@ -103,6 +104,16 @@ static __always_inline u32 spread(u32 random, u32 count)
 	return (u64)random * count >> 32;
 }
 
+/* The same for all datagrams of a socket to a frontend, so that they stay together even without a record. */
+static __always_inline u32 socket_random(struct bpf_sock_addr *ctx,
+					 const struct frontend_key *dialled)
+{
+	u32 mixed = ((u32)bpf_get_socket_cookie(ctx) ^ frontend_tag(dialled)) * 0x85ebca6b;
+
+	mixed ^= mixed >> 13;
+	return mixed * 0xc2b2ae35;
+}
+
 static __always_inline bool bound_to_loopback(struct bpf_sock_addr *ctx,
 					      const struct address *dialled)
 {
@@ -116,9 +127,9 @@ static __always_inline bool bound_to_loopback(struct bpf_sock_addr *ctx,
 	       HOST_32(sk->src_ip6[3]) == 1;
 }
 
-static __always_inline bool is_on_host(const struct block *block, u32 slot)
+static __always_inline bool is_on_host(u64 word)
 {
-	u32 id = slot_word(block->first + slot) >> 32;
+	u32 id = word >> 32;
 	struct backend *backend = backends.lookup(&id);
 
 	return backend && (backend->state & BACKEND_ON_NODE_ADDRESS || is_loopback(&backend->addr));

@@ -20,6 +20,34 @@ static __always_inline struct config *configuration(void)
 	return config.lookup(&index);
 }
 
+/* Which bit of served_prefixes is an address's. Also computed by bounds.py, prefix_bit(). */
+static __always_inline u32 prefix_bit(const struct address *addr)
+{
+	u32 prefix = is_ipv4(addr) ? HOST_32(addr->word[3]) >> 16 :
+				     addr->word[0] * 0x85ebca6b ^ addr->word[1];
+
+	return prefix * 0x9e3779b1 >> 23;
+}
+
+static __always_inline bool may_be_node_port(struct config *settings, __be16 port)
+{
+	return HOST_16(port) >= settings->node_port_low &&
+	       HOST_16(port) <= settings->node_port_high;
+}
+
+/*
+ * False: the dial concerns no Service. Asked first: nearly all that a node dials can be told
+ * from a dial to a Service by two numbers in one place, without a look-up in a hash map.
+ */
+static __always_inline bool may_be_served(struct config *settings,
+					  const struct frontend_key *dialled)
+{
+	u32 bit = prefix_bit(&dialled->addr);
+	u64 word = settings->served_prefixes[bit / 64 % SERVED_PREFIX_WORDS];
+
+	return word >> bit % 64 & 1 || may_be_node_port(settings, dialled->port);
+}
+
 /* Also computed by layout.py, frontend_tag(). */
 static __always_inline u32 frontend_tag(const struct frontend_key *key)
 {
@@ -74,12 +102,6 @@ static __always_inline bool node_of(struct bpf_sock_addr *ctx, struct config *se
 		return false;
 	*node = *owner;
 	return true;
-}
-
-static __always_inline bool may_be_node_port(struct config *settings, __be16 port)
-{
-	return HOST_16(port) >= settings->node_port_low &&
-	       HOST_16(port) <= settings->node_port_high;
 }
 
 static __always_inline struct frontend_key node_port_key(const struct frontend_key *dialled,

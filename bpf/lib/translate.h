@@ -11,47 +11,58 @@ static __always_inline bool is_served(u32 protocol)
 	return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP;
 }
 
+/* Whether a socket connects, or sends single datagrams. */
+enum way {
+	WAY_CONNECT,
+	WAY_DATAGRAM,
+};
+
 /*
  * A backend of the block: the client's by affinity, else the one that the socket
- * already talks to (`kept`, may be 0), else one by `random`.
+ * already talks to (`kept`, may be 0), else any.
  */
 static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 					   const struct frontend_key *dialled,
-					   const struct block *block, struct datagram_origin *kept,
-					   u32 random, struct choice *choice)
+					   const struct block *block, enum way way,
+					   struct datagram_origin *kept, struct choice *choice)
 {
 	enum outcome outcome = OUTCOME_TRANSLATED;
-	u32 slot = spread(random, block->count);
 	struct affinity_key client = {};
 	struct affinity *entry = 0;
-	u32 *hint = 0;
-	u64 backend = 0;
+	u32 *hint = 0, slot;
+	u64 word = 0;
 
 	if (affinity_seconds(block)) {
 		client = affinity_key(block, bpf_get_netns_cookie(ctx), 0);
 		entry = affinity_of(&client, block);
 		if (entry) {
-			backend = READ_WORD(&entry->backend);
+			word = READ_WORD(&entry->backend);
 			hint = &entry->slot;
 		}
 	} else if (kept) {
-		backend = READ_WORD(&kept->backend_word);
+		word = READ_WORD(&kept->backend_word);
 		hint = &kept->slot;
 	}
-	choice->previous = backend;
-	if (hint && find_slot(block, backend, hint)) {
+	choice->previous = word;
+	if (hint && find_slot(block, word, hint)) {
 		slot = *(volatile u32 *)hint;
 		outcome = entry ? OUTCOME_TRANSLATED_BY_AFFINITY : OUTCOME_TRANSLATED_SAME_SOCKET;
+	} else {
+		slot = spread(way == WAY_CONNECT ? bpf_get_prandom_u32() :
+						   socket_random(ctx, dialled),
+			      block->count);
+		word = slot_word(block->first + slot);
 	}
-	if (bound_to_loopback(ctx, &dialled->addr) && !is_on_host(block, slot)) {
+	if (bound_to_loopback(ctx, &dialled->addr) && !is_on_host(word)) {
 		slot = slot_for_loopback(block);
 		if (slot == NO_SLOT)
 			return OUTCOME_PASSED_BOUND_TO_LOOPBACK;
 		/* Where this socket must go says nothing about the client's others. */
-		return choose_slot(block, slot, choice) ? OUTCOME_TRANSLATED :
-							  OUTCOME_REFUSED_UNSTABLE;
+		word = slot_word(block->first + slot);
+		return take(block, word, slot, choice) ? OUTCOME_TRANSLATED :
+							 OUTCOME_REFUSED_UNSTABLE;
 	}
-	if (!choose_slot(block, slot, choice))
+	if (!take(block, word, slot, choice))
 		return OUTCOME_REFUSED_UNSTABLE;
 	if (outcome == OUTCOME_TRANSLATED_BY_AFFINITY)
 		renew_affinity(entry);
@@ -62,9 +73,8 @@ static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 
 /* Everything but what the socket remembers: look-up, refusals, choice. */
 static __always_inline enum outcome resolve(struct bpf_sock_addr *ctx, struct config *settings,
-					    struct frontend_key *dialled,
-					    struct datagram_origins *record, u32 random,
-					    struct choice *choice)
+					    struct frontend_key *dialled, enum way way,
+					    struct datagram_origins *record, struct choice *choice)
 {
 	struct datagram_origin *kept = 0;
 	struct block block = {};
@@ -95,7 +105,7 @@ static __always_inline enum outcome resolve(struct bpf_sock_addr *ctx, struct co
 		return outcome_when_empty(&block);
 	if (record)
 		kept = datagram_of(record, dialled);
-	return choose(ctx, dialled, &block, kept, random, choice);
+	return choose(ctx, dialled, &block, way, kept, choice);
 }
 
 static __always_inline void count(enum outcome outcome, const struct choice *choice)

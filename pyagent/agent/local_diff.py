@@ -290,11 +290,14 @@ def _bounds(meant: Meant, raw: RawMaps) -> Iterator[Difference]:
         yield Difference("config", NOTHING, "its one element")
         return
     kernel, desired = decode_bounds(raw.config), decode_bounds(meant.config)
-    for field, found, wanted in zip(kernel._fields, kernel, desired, strict=True):
+    for field in ("service_ipv6", "service_ipv4", "node_port"):
+        found, wanted = getattr(kernel, field), getattr(desired, field)
         if found != wanted:
             yield Difference(
                 f"config, bounds of {field}", f"{found.low} to {found.high}", f"{wanted.low} to {wanted.high}"
             )
+    if kernel.prefixes != desired.prefixes:
+        yield Difference("config, served prefixes", f"{kernel.prefixes:x}", f"{desired.prefixes:x}")
 
 
 def _backends(backends: Iterable[Backend]) -> str:

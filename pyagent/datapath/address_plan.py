@@ -21,6 +21,7 @@ from pyagent.datapath.held import HeldState
 from pyagent.datapath.layout import BACKEND, NameKind
 from pyagent.datapath.naming import node_identifier, put_name
 from pyagent.datapath.places import Full
+from pyagent.datapath.served_prefixes import prefixes_of_rule
 from pyagent.datapath.writes import Store, Write
 from pyagent.model.address import Network
 from pyagent.model.service import AddressRule
@@ -87,12 +88,15 @@ def plan_service_addresses(
             draft.unfit.append(Unfit(network, "service_addresses"))
             held.waiting.service_addresses[network] = rule
             continue
+        if key not in held.service_addresses:
+            held.prefixes.add(prefixes_of_rule(key))
         held.service_addresses[key] = rule
         draft.rules[key] = RULE.pack(rule)
     candidates = held.service_addresses if complete else keys
     draft.rules_removed = [k for k in candidates if keys.get(k) is None and k in held.service_addresses]
     for key in draft.rules_removed:
         del held.service_addresses[key]
+        held.prefixes.remove(prefixes_of_rule(key))
 
 
 def plan_node_addresses(
@@ -128,13 +132,13 @@ def plan_bounds(held: HeldState, draft: Draft) -> None:
     before = held.bounds
     added_rules = service_bounds(draft.rules)
     added_ports = [port_of(key) for key in draft.frontends if is_node_port(key)]
-    added = Bounds(*added_rules, _range(added_ports))
+    added = Bounds(*added_rules, _range(added_ports), held.prefixes.bits)
     widened = before.widened(added)
     v6, v4 = widened.service_ipv6, widened.service_ipv4
     if not held.bounds_known or _touch(draft.rules_removed, before):
         all_new = len(draft.rules) == len(held.service_addresses)
         v6, v4 = added_rules if all_new else service_bounds(held.service_addresses)
-    after = Bounds(v6, v4, _range(held.node_ports))
+    after = Bounds(v6, v4, _range(held.node_ports), held.prefixes.bits)
     held.bounds_known = True
     draft.widening = _difference(held, widened)
     draft.narrowing = _difference(held, after)

@@ -75,6 +75,8 @@ def evaluate(
     """
     if protocol not in (Protocol.TCP, Protocol.UDP):
         return Answer(Outcome.NOT_A_SERVICE)
+    if not decode_bounds(maps.config).may_serve(address, port):
+        return Answer(Outcome.NOT_A_SERVICE)
     key = address_frontend_key(address, port, protocol)
     if key in maps.frontends:
         return evaluate_frontend(maps, key)

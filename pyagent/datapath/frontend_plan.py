@@ -23,6 +23,7 @@ from pyagent.datapath.layout import NodeId
 from pyagent.datapath.member_plan import Joins
 from pyagent.datapath.naming import node_identifier
 from pyagent.datapath.places import Full
+from pyagent.datapath.served_prefixes import prefixes_of_frontend
 from pyagent.model.address import Family
 from pyagent.model.service import ANY_OTHER_NODE, OUTSIDE, ServicePortKey
 
@@ -229,8 +230,10 @@ class FrontendPlan:
 
     def _put(self, key: bytes, set_id: int) -> None:
         held = self.held
-        if key not in held.frontends and is_node_port(key):
-            held.node_ports[port_of(key)] = held.node_ports.get(port_of(key), 0) + 1
+        if key not in held.frontends:
+            held.prefixes.add(prefixes_of_frontend(key))
+            if is_node_port(key):
+                held.node_ports[port_of(key)] = held.node_ports.get(port_of(key), 0) + 1
         held.frontends[key] = self.draft.frontends[key] = set_id
 
     def _remove(self, key: bytes) -> None:
@@ -239,6 +242,7 @@ class FrontendPlan:
         del held.frontends[key]
         self.draft.frontends.pop(key, None)
         self.draft.frontends_removed.append(key)
+        held.prefixes.remove(prefixes_of_frontend(key))
         if is_node_port(key):
             left = held.node_ports[port_of(key)] - 1
             if left:

@@ -27,6 +27,7 @@ from pyagent.datapath.layout import (
     split_set_word,
 )
 from pyagent.datapath.member_index import MemberIndexes
+from pyagent.datapath.served_prefixes import ServedPrefixes
 from pyagent.model.address import Family, Network, Protocol
 from pyagent.model.service import AddressRule, ServicePort, ServicePortKey, SetKey
 
@@ -115,6 +116,7 @@ class HeldState:
         self.zones: dict[str, str] = {}  # of those nodes whose name was written by this state
         self.bounds_known = False  # whether those in `config` are as narrow as they can be
         self.node_ports: dict[int, int] = {}  # nodePort -> frontends that have it
+        self.prefixes = ServedPrefixes()
         self.incarnation = 0  # the last that a service port or node got
         self.service_port_ids = Identifiers(capacities.service_ports)
         self.node_ids = Identifiers(capacities.service_ports)

@@ -26,6 +26,7 @@ from pyagent.model.service import AddressRule, BackendStateBit, PolicyBit, View
 LAYOUT_VERSION = 1
 BLOCK_HEADER_WORDS = 3
 NO_SLOT = 0xFFFFFFFF
+SERVED_PREFIX_WORDS = 8
 DATAGRAM_ORIGINS = 4
 NAME_TEXT = 320
 LAYOUT_TEXT = 8192
@@ -174,6 +175,7 @@ CONFIG = CStruct(
     Field("event_sample", "I"),
     Field("opt_out_level", "H"),
     Field("opt_out_deeper", "H"),
+    Field("served_prefixes", f"{SERVED_PREFIX_WORDS * 8}s"),
     Field("event_netns", "Q"),
     Field("source_port_low", "H"),
     Field("source_port_high", "H"),
@@ -418,6 +420,7 @@ def static_assertions() -> str:
             ("NO_SLOT", NO_SLOT),
             ("SCOPE_OUTSIDE", OUTSIDE_SCOPE),
             ("HOOK_OUTSIDE", OUTSIDE_HOOK),
+            ("SERVED_PREFIX_WORDS", SERVED_PREFIX_WORDS),
         )
     ]
     for cstruct in STRUCTS:

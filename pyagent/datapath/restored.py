@@ -37,6 +37,7 @@ from pyagent.datapath.layout import (
     frontend_tag,
     split_set_word,
 )
+from pyagent.datapath.served_prefixes import prefixes_of_frontend, prefixes_of_rule
 from pyagent.model.service import ANY_OTHER_NODE, SetKey, View
 
 
@@ -58,6 +59,7 @@ def restore(raw: RawMaps, capacities: Capacities) -> HeldState:
         if len(key) == FRONTEND_KEY.size and len(value) == WORD.size:
             word: int = WORD.unpack(value)[0]
             held.frontends[key] = word >> 32 if word & 0xFFFFFFFF == frontend_tag(key) else BAD_TAG
+            held.prefixes.add(prefixes_of_frontend(key))
             if is_node_port(key):
                 held.node_ports[port_of(key)] = held.node_ports.get(port_of(key), 0) + 1
     _Claims(held, names).settle()
@@ -273,6 +275,7 @@ def _take_addresses(held: HeldState, raw: RawMaps) -> None:
         # a trie holds no longer prefixes
         if len(key) == SERVICE_ADDRESS_KEY.size and _native(key[:4]) <= 128:
             held.service_addresses[key] = _native(value)
+            held.prefixes.add(prefixes_of_rule(key))
     for key, value in raw.node_addresses.items():
         if len(key) == 16:
             held.node_addresses[key] = _native(value)

@@ -48,7 +48,7 @@ def simple(*backends_: object) -> Desired:
 
 def test_what_is_referred_to_is_written_before_what_refers_to_it(node: Node) -> None:
     made = move(node, Desired(), simple(ONE, TWO))
-    assert maps_of(made) == ["names", "backends", "slots", "sets", "frontends"]
+    assert maps_of(made) == ["names", "backends", "slots", "sets", "config", "frontends"]
 
 
 def test_a_changed_endpoint_costs_no_entry_of_a_hash_map(node: Node) -> None:

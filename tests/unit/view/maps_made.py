@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pyagent.datapath.blocks import block_words
+from pyagent.datapath.bounds import NOTHING
 from pyagent.datapath.decoded import RawMaps
 from pyagent.datapath.encoded import (
     address_frontend_key,
@@ -29,6 +30,7 @@ from pyagent.datapath.layout import (
     pair_word,
     set_word,
 )
+from pyagent.datapath.served_prefixes import ALL_BITS
 from pyagent.datapath.writes import Put, Store, Write
 from pyagent.model.address import Family, Protocol, family_of, parse_address
 from pyagent.model.outcome import Outcome
@@ -131,10 +133,18 @@ def made(services: Iterable[S], nodes: dict[int, str] | None = None) -> Made:
         names=names,
         service_addresses={},
         node_addresses={},
-        config=bytes(CONFIG.size),
+        config=bytes(plain_config()),
     )
     halves = [[count // 2 for count in chosen], [count - count // 2 for count in chosen]]
     return Made(raw, tuple(_words(half) for half in halves), _words(refused))
+
+
+def plain_config() -> bytearray:
+    """Of a node whose Services may be anywhere."""
+    config = bytearray(CONFIG.size)
+    for offset, data in NOTHING._replace(prefixes=ALL_BITS).encoded():
+        config[offset : offset + len(data)] = data
+    return config
 
 
 def live(services: Iterable[S], nodes: dict[int, str] | None = None, **changes: object) -> LiveMaps:

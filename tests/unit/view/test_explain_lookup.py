@@ -27,7 +27,7 @@ from pyagent.view.explain_maps import ClientMaps, decode_client_maps
 from pyagent.view.explain_question import ANYBODY, Client, Dial
 from pyagent.view.explain_text import explanation_text
 from pyagent.view.live import AgentFacts, LiveMaps
-from tests.unit.view.maps_made import B, live, shop
+from tests.unit.view.maps_made import B, live, plain_config, shop
 
 DIAL = Dial(parse_address("10.96.0.1"), 80, Protocol.TCP)
 POD, NODE = Client("pod", 42), Client("host", 7)
@@ -37,7 +37,7 @@ NOW = 1000
 
 
 def config(features: int = 0, level: int = 0, deeper: int = 0) -> bytes:
-    raw = bytearray(CONFIG.size)
+    raw = plain_config()
     struct.pack_into("=Q", raw, CONFIG.offsets["node_netns"], 7)
     struct.pack_into("=I", raw, CONFIG.offsets["features"], features)
     struct.pack_into("=HH", raw, CONFIG.offsets["opt_out_level"], level, deeper)
