@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from bench import machine
 from bench.lab import Lab
-from bench.parts import agent, connect, datagrams, memory, peer, planning, traffic
+from bench.parts import agent, connect, datagrams, floor, memory, peer, planning, traffic
 from bench.scale import FULL, QUICK, Scale
 from bench.tables import Table, rendered
 from pyagent.demo.calls import call
@@ -31,6 +31,7 @@ PART_SECONDS = 400.0
 
 PARTS: dict[str, Callable[[Lab, Scale], list[Table]]] = {
     "connect": connect.run,
+    "floor": floor.run,
     "datagrams": datagrams.run,
     "traffic": traffic.run,
     "planning": planning.run,

@@ -25,6 +25,7 @@ def facts(command: str) -> list[tuple[str, str]]:
         ("BCC", _version_of("bcc")),
         ("C compiler", _first_line("cc", "--version")),
         ("nftables", _first_line("nft", "--version")),
+        ("iptables", _first_line("iptables", "--version")),
         ("load before", " ".join(f"{value:.1f}" for value in os.getloadavg())),
     ]
 

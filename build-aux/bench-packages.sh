@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only `make bench` needs: a C compiler for its client, and nft for the rules that it compares with.
+# What only `make bench` needs: a C compiler for its client, nft and iptables for the rules that it compares with.
 # Not part of setup.sh, because nobody else needs a compiler. Without root it names what to install; the bench
 # itself says what it then leaves out.
 set -euo pipefail
@@ -8,7 +8,10 @@ say() { printf 'bench: %s\n' "$*" >&2; }
 
 missing=()
 command -v "${CC:-cc}" >/dev/null || missing+=(gcc libc6-dev)
-PATH=$PATH:/usr/sbin:/sbin command -v nft >/dev/null || missing+=(nftables)
+PATH=$PATH:/usr/sbin:/sbin
+for tool in nft:nftables iptables:iptables; do
+	command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}")
+done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
@@ -22,5 +25,5 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
 else
 	say "missing: ${missing[*]}. Install as root, then run this again:"
 	say "  Debian, Ubuntu: apt-get install --no-install-recommends ${missing[*]}"
-	say "  Fedora:         dnf install gcc glibc-devel nftables"
+	say "  Fedora:         dnf install gcc glibc-devel nftables iptables-nft"
 fi
