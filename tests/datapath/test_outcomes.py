@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from pyagent.datapath.layout import FRONTEND_KEY, Scope, frontend_tag
+from pyagent.datapath.served_prefixes import prefixes_of_frontend
 from pyagent.datapath.writes import Put
 from pyagent.kernel.probe import PROBE_IPV4, PROBE_IPV6, PROBE_PORT
 from pyagent.model.address import parse_address
@@ -154,6 +155,7 @@ def test_an_entry_that_belongs_to_another_key_is_never_passed_through(hooks: Hoo
         word = struct.pack("=Q", 1 << 32 | (frontend_tag(key) ^ 1))
         hooks.store(Put("frontends", key, word))
         hooks.held.frontends[key] = -1  # the planner knows bad tags and removes them
+        hooks.held.prefixes.add(prefixes_of_frontend(key))
     got = hooks.measure(lambda: ask(way, address_of(way, number), 80))
     assert got.answer == refusal("EAGAIN")
     assert got.outcomes == {Outcome.REFUSED_UNSTABLE: 1}
