@@ -57,10 +57,7 @@ static __always_inline void report(struct bpf_sock_addr *ctx, struct config *set
 	event->pid = bpf_get_current_pid_tgid() >> 32;
 	event->pad = 0;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
-	/* User space compares too: this is for the verifier, which needs twice the steps for sendmsg without it. */
 	event->previous = choice->previous;
-	if (hook >= HOOK_SENDMSG4 && choice->previous == choice->backend)
-		event->previous = 0;
 	events.ringbuf_submit(event, 0);
 }
 

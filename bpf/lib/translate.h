@@ -44,6 +44,8 @@ static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 		hint = &kept->slot;
 	}
 	choice->previous = word;
+	/* Else the verifier follows "no word yet" through all that comes, and takes twice the steps. */
+	asm volatile("" : "+r"(word));
 	if (hint && find_slot(block, word, hint)) {
 		slot = *(volatile u32 *)hint;
 		outcome = entry ? OUTCOME_TRANSLATED_BY_AFFINITY : OUTCOME_TRANSLATED_SAME_SOCKET;
