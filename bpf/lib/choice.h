@@ -98,6 +98,11 @@ static __always_inline bool take(const struct block *block, u64 word, u32 slot,
 	return true;
 }
 
+static __always_inline bool choose_slot(const struct block *block, u32 slot, struct choice *choice)
+{
+	return take(block, slot_word(block->first + slot), slot, choice);
+}
+
 /* An even spread of 32 random bits over the block. */
 static __always_inline u32 spread(u32 random, u32 count)
 {

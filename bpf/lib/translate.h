@@ -60,9 +60,8 @@ static __always_inline enum outcome choose(struct bpf_sock_addr *ctx,
 		if (slot == NO_SLOT)
 			return OUTCOME_PASSED_BOUND_TO_LOOPBACK;
 		/* Where this socket must go says nothing about the client's others. */
-		word = slot_word(block->first + slot);
-		return take(block, word, slot, choice) ? OUTCOME_TRANSLATED :
-							 OUTCOME_REFUSED_UNSTABLE;
+		return choose_slot(block, slot, choice) ? OUTCOME_TRANSLATED :
+							  OUTCOME_REFUSED_UNSTABLE;
 	}
 	if (!take(block, word, slot, choice))
 		return OUTCOME_REFUSED_UNSTABLE;
