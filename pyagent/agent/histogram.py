@@ -54,6 +54,13 @@ class Histogram:
             rows.append((bound, below))
         return rows
 
+    def below(self, part: float) -> float | None:
+        """A bound that this part of the observations, 0 to 1, does not exceed; None before the first one."""
+        total = self.count
+        if not total:
+            return None
+        return next(bound for bound, seen in self.cumulative() if seen >= part * total)
+
     def copy(self) -> Histogram:
         twin = Histogram(self.bounds)
         twin._counts = self._counts.copy()

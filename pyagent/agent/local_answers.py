@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isinf
 from typing import Any
 
 from pyagent.agent.facts_view import View
@@ -111,7 +112,17 @@ def sync(view: View) -> dict[str, Any]:
             "serviceChanges": view.service_changes,
             "endpointChanges": view.endpoint_changes,
         },
+        "latency": {
+            "changes": view.changes.count,
+            "halfWithinSeconds": _finite(view.changes.below(0.5)),
+            "mostWithinSeconds": _finite(view.changes.below(0.99)),
+        },
         "problems": [str(problem) for problem in view.problems],
         "noRoom": list(view.unfit),
         "repairs": view.repairs,
     }
+
+
+def _finite(seconds: float | None) -> float | None:
+    """JSON knows no infinity, which is the last bound of a histogram."""
+    return None if seconds is None or isinf(seconds) else seconds

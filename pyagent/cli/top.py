@@ -104,8 +104,8 @@ def _looked_twice(reader: Reader, request: Request, interval: float) -> tuple[Ta
     rates = any(
         shown.column.field.endswith("PerSecond") for shown in VIEWS[request.view].columns(request, [])
     )
-    if rates:
-        activity.follow(reader.look(Needs(ALWAYS, hooks=needs.hooks)))
+    if rates or needs.events:
+        activity.follow(reader.look(Needs(ALWAYS, hooks=needs.hooks, events=needs.events)))
         time.sleep(interval)
     sample = reader.look(needs)
     activity.follow(sample)

@@ -105,6 +105,8 @@ def test_a_real_terminal_shows_the_views_and_is_restored(terminal: Terminal, clu
     terminal.keys("3")
     terminal.shows(cluster.client.netns.name)
     terminal.shows(f"{WEB}:80")
+    terminal.keys("4")
+    terminal.shows("new: Cluster has")
     terminal.keys("5")
     terminal.shows("lpm_trie")
     terminal.keys("Enter")

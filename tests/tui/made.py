@@ -13,13 +13,15 @@ from pyagent.model.address import Protocol
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import BackendStateBit, PolicyBit, ServiceType, View
 from pyagent.view.backend_table import backend_rows
+from pyagent.view.event_table import EMPTY, time_text
 from pyagent.view.fill import entries_in_use
 from pyagent.view.live import AgentFacts, LiveMaps, MapFacts
 from pyagent.view.node_status import HookStatus
 from pyagent.view.socket_walk import counted
+from pyagent.view.tables import Row
 from pyagent.view.terminal.marks import Marks
 from pyagent.view.terminal.remembered import Remembered
-from pyagent.view.terminal.sample import Answer, HookRuns, Needs, Sample
+from pyagent.view.terminal.sample import Answer, Events, HookRuns, Needs, Sample
 from pyagent.view.terminal.settings import Settings
 from pyagent.view.terminal.view_kinds import Request
 from tests.unit.view.maps_made import DRAINING, READY, B, S, endpoint, live
@@ -116,18 +118,56 @@ OWNERS = {
     4026532002: NetnsOwner("", "node", (1,)),
 }
 COMMANDS = {4026532000: "4242/nginx", 4026532001: "4300/checkout", 4026532002: "811/kubelet"}
-JOURNAL: dict[str, Any] = {
-    "entries": [
-        {"time": 1767225600.25 + 61 * i, "service": service, "family": "IPv4", "what": what,
-         "resourceVersion": str(1200 + i)}
-        for i, (service, what) in enumerate((
-            ("shop/web:http/TCP", "new: Cluster has 10.244.7.10:8080 10.244.7.11:8080"),
-            ("shop/checkout:http/TCP", "Cluster +10.244.41.12:8080"),
-            ("shop/checkout:http/TCP", "Cluster: 1 changed their state"),
-            ("shop/payment:https/TCP", "Cluster -10.244.19.10:8443; Cluster answers refused_no_endpoints"),
-        ))
-    ]
-}  # fmt: skip
+
+
+def happened(seconds: float, event: str, service: str, **more: Any) -> Row:
+    """A row of the events view."""
+    namespace, _, rest = service.rpartition("/")[0].partition("/")
+    name, _, port = rest.partition(":")
+    made = {"service": service, "namespace": namespace, "name": name, "port": port, "protocol": "TCP"}
+    return {
+        **EMPTY,
+        "time": time_text(1767225600.25 + seconds),
+        "event": event,
+        **made,
+        "family": "IPv4",
+        **more,
+    }
+
+
+def dialled(seconds: float, event: str, service: str, address: str, client: int, **more: Any) -> Row:
+    """A row of what a hook reported."""
+    who = (("shop/web-6f7c9-x2x8p", 4242, "nginx"), ("shop/checkout-5d9b-qqzt1", 4300, "checkout"))[client]
+    return happened(
+        seconds, event, service, dialled=address, pod=who[0], netns=f"cni-{client + 1}", pid=who[1],
+        command=who[2], hook="connect4", cookie=7000 + int(seconds), **more,
+    )  # fmt: skip
+
+
+REFUSED = {"errno": "ECONNREFUSED", "what": "no endpoint is ready"}
+CART, PAYMENT = "shop/cart:http/TCP", "shop/payment:https/TCP"
+EVENTS = (
+    happened(0, "change", "shop/web:http/TCP", what="new: Cluster has 10.244.7.10:8080 10.244.7.11:8080",
+             resourceVersion="1200"),
+    happened(61, "change", "shop/checkout:http/TCP", what="Cluster +10.244.41.12:8080",
+             resourceVersion="1201"),
+    happened(122, "change", PAYMENT, resourceVersion="1203",
+             what="Cluster -10.244.19.10:8443; Cluster answers refused_no_endpoints"),
+    dialled(122.41, "refused_no_endpoints", PAYMENT, "10.96.30.219:443", 1, **REFUSED),
+    dialled(123.02, "translated", CART, "10.96.114.32:80", 1, chosen="10.244.32.11:8080",
+            previous="10.244.32.10:8080", what="was on 10.244.32.10:8080, which takes no more"),
+    dialled(123.4, "translated_by_affinity", CART, "10.96.114.32:80", 1, chosen="10.244.32.11:8080",
+            what="stays by session affinity"),
+    dialled(123.8, "translated", "shop/catalog:grpc/TCP", "10.96.201.5:9090", 0, chosen="10.244.5.10:9090"),
+    dialled(124.1, "refused_undefined_port", "shop/web", "10.96.14.7:81", 0, errno="ECONNREFUSED",
+            what="no Service has this port"),
+    happened(124.5, "socket_ended", "kube-system/kube-dns:dns/UDP", protocol="UDP", dialled="10.96.0.10:53",
+             chosen="10.244.10.11:53", pod="shop/web-6f7c9-x2x8p", netns="cni-1", cookie=99,
+             what="the socket 10.244.7.4:41234 was ended: its backend takes no more"),
+    happened(125.1, "notice", "", what="Repaired: connect4: it was detached"),
+    dialled(126.3, "refused_no_endpoints", PAYMENT, "10.96.30.219:443", 1, **REFUSED),
+    dialled(127.0, "translated", "shop/web:http/TCP", "10.96.14.7:80", 1, chosen="10.244.7.10:8080"),
+)  # fmt: skip
 SYNC: dict[str, Any] = {
     "ready": True,
     "healthy": True,
@@ -140,10 +180,11 @@ SYNC: dict[str, Any] = {
     ],
     "lastPlan": {"secondsAgo": 12.5, "writes": 204, "failures": 0, "error": "", "waitingSeconds": 0.0,
                  "serviceChanges": 12, "endpointChanges": 31},
+    "latency": {"changes": 42, "halfWithinSeconds": 0.002, "mostWithinSeconds": 0.008},
     "problems": ["EndpointSlice shop/web-k2x: address '10.244.7.300': not an IP address; skipped"],
     "noRoom": [],
 }  # fmt: skip
-ANSWERS = {"/v1/journal": JOURNAL, "/v1/sync": SYNC}
+ANSWERS = {"/v1/sync": SYNC}
 
 
 def hooks(look: int) -> tuple[HookRuns, ...]:
@@ -194,6 +235,9 @@ class MadeReader:
             silent = Answer(error="no agent answers at /var/lib/kubesock/agent.sock (Connection refused)")
             answer = Answer(json.loads(json.dumps(ANSWERS[needs.page]))) if self.answers else silent
             sample = sample._replace(answer=answer)
+        if needs.events:
+            heard = Events(tuple(reversed(EVENTS)), len(EVENTS), self.agent)
+            sample = sample._replace(events=heard)
         return self.change(sample)
 
     def close(self) -> None:

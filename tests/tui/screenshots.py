@@ -34,6 +34,7 @@ async def take(name: str, keys: tuple[str, ...], folder: Path) -> None:
     async with driven(reader, SIZE, chosen=Remembered()) as screen:
         await screen.look(LOOKS)
         await screen.press(*keys)
+        await screen.look(2)
         screen.app.query_one(RowTable).refresh()
         await screen.pilot.pause()
         (folder / f"{name}.svg").write_text(screen.app.export_screenshot(title=f"kubesock top: {name}"))

@@ -5,18 +5,6 @@ from __future__ import annotations
 import msgspec
 
 
-class Entry(msgspec.Struct, rename="camel"):
-    time: float
-    service: str = ""
-    family: str = ""
-    what: str = ""
-    resource_version: str = ""
-
-
-class Journal(msgspec.Struct):
-    entries: list[Entry] = []
-
-
 class Source(msgspec.Struct, rename="camel"):
     kind: str
     state: str = ""
@@ -36,6 +24,12 @@ class Plan(msgspec.Struct, rename="camel"):
     endpoint_changes: int = 0
 
 
+class Latency(msgspec.Struct, rename="camel"):
+    changes: int = 0
+    half_within_seconds: float | None = None
+    most_within_seconds: float | None = None
+
+
 class Sync(msgspec.Struct, rename="camel"):
     ready: bool = False
     not_ready_because: list[str] = []
@@ -43,6 +37,7 @@ class Sync(msgspec.Struct, rename="camel"):
     started_seconds_ago: float | None = None
     sources: list[Source] = []
     last_plan: Plan = msgspec.field(default_factory=Plan)
+    latency: Latency = msgspec.field(default_factory=Latency)
     problems: list[str] = []
     no_room: list[str] = []
     repairs: int = 0

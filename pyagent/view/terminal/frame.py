@@ -10,7 +10,8 @@ import msgspec
 from pyagent.model.failures import UsageError
 from pyagent.view.tables import Row, sorted_by
 from pyagent.view.terminal.activity import Activity
-from pyagent.view.terminal.node_views import EVENTS_VIEW, HOOKS_VIEW, MAP_VIEW, MAPS_VIEW, SYNC_VIEW
+from pyagent.view.terminal.event_view import EVENTS_VIEW
+from pyagent.view.terminal.node_views import HOOKS_VIEW, MAP_VIEW, MAPS_VIEW, SYNC_VIEW
 from pyagent.view.terminal.row_filter import filtered
 from pyagent.view.terminal.sample import Sample
 from pyagent.view.terminal.service_views import BACKENDS_VIEW, CONNECTIONS_VIEW, SERVICES_VIEW
@@ -33,6 +34,7 @@ class Frame(NamedTuple):
         total: how many there are without the filter.
         notes: what the user should know of them.
         error: why there is no newer look; empty if there is none to be missed.
+        pulse: new connections and refusals per second of the whole node; None before two looks.
     """
 
     request: Request
@@ -42,6 +44,7 @@ class Frame(NamedTuple):
     total: int
     notes: tuple[str, ...] = ()
     error: str = ""
+    pulse: tuple[float, float] | None = None
 
     @property
     def view(self) -> View:
@@ -67,4 +70,5 @@ def frame(request: Request, sample: Sample, activity: Activity) -> Frame:
         except UsageError:
             notes.append(f"no field {order.removeprefix('-')} to sort by here")
     notes += [text for text in (note, matching.note) if text]
-    return Frame(request, sample, columns, rows, total, tuple(notes))
+    pulse = (sum(activity.ports.values()), sum(activity.refused.values())) if activity.known else None
+    return Frame(request, sample, columns, rows, total, tuple(notes), pulse=pulse)

@@ -22,7 +22,13 @@ class Placed(NamedTuple):
     width: int
 
 
-def placed(widths: Sequence[int], importance: Sequence[int], room: int, cut: Sequence[bool]) -> list[Placed]:
+def placed(
+    widths: Sequence[int],
+    importance: Sequence[int],
+    room: int,
+    cut: Sequence[bool],
+    least: Sequence[int] = (),
+) -> list[Placed]:
     """The columns that fit, in their order.
 
     The least important ones are left out until the rest fits; before that, columns that may be cut give
@@ -33,7 +39,9 @@ def placed(widths: Sequence[int], importance: Sequence[int], room: int, cut: Seq
         importance: 0 is never left out.
         room: characters in a line.
         cut: whether the column's text may be cut short.
+        least: to how few characters a column may be cut before others are left out; 0: see above.
     """
+    spared = {index: few for index, few in enumerate(least) if few}
     shown = list(range(len(widths)))
     while True:
         given = {index: widths[index] for index in shown}
@@ -41,7 +49,9 @@ def placed(widths: Sequence[int], importance: Sequence[int], room: int, cut: Seq
         last = len(shown) == 1 or all(importance[index] == 0 for index in shown)
         extras = any(importance[index] >= EXTRA for index in shown)
         parts = {i: 1.0 if last else _part(importance[i], extras) for i in shown if cut[i]}
-        _shrink(given, parts, excess)
+        floors = {i: max(LEAST, int(given[i] * (1 - part))) for i, part in parts.items()}
+        floors |= {i: few for i, few in spared.items() if i in floors and not last}
+        _shrink(given, floors, excess)
         if last or sum(given.values()) + GAP * (len(shown) - 1) <= room:
             return [Placed(index, given[index]) for index in shown]
         shown.remove(max(reversed(shown), key=lambda index: importance[index]))
@@ -54,11 +64,10 @@ def _part(importance: int, extras: bool) -> float:
     return 0.0 if extras else 0.2
 
 
-def _shrink(given: dict[int, int], parts: Mapping[int, float], excess: int) -> None:
-    """Take `excess` characters from the columns that may be cut, at most their part of each."""
-    floors = {i: min(given[i], max(LEAST, int(given[i] * (1 - part)))) for i, part in parts.items()}
+def _shrink(given: dict[int, int], floors: Mapping[int, int], excess: int) -> None:
+    """Take `excess` characters from the columns that may be cut, none below its floor."""
     while excess > 0:
-        widest = max((i for i in parts if given[i] > floors[i]), key=lambda i: given[i], default=None)
+        widest = max((i for i in floors if given[i] > floors[i]), key=lambda i: given[i], default=None)
         if widest is None:
             return
         given[widest] -= 1

@@ -12,7 +12,7 @@ from pyagent.view.render import printable
 from pyagent.view.terminal.frame import TABS, VIEWS, Frame
 from pyagent.view.terminal.keys import KEYS
 from pyagent.view.terminal.marks import Marks
-from pyagent.view.terminal.view_kinds import Request
+from pyagent.view.terminal.view_kinds import Request, rate_text
 
 OLD_AFTER = 3.0
 """Looks that are missed until the age of the data is a warning."""
@@ -41,9 +41,14 @@ def header_text(frame: Frame | None, facts: HeaderFacts, marks: Marks, width: in
     if frame is not None and frame.columns:
         agent = frame.sample.live.agent
         if agent.alive:
-            parts.append((2, (f"agent running, {agent.pid}" if agent.pid else "agent running", "green")))
+            parts.append((2, (f"agent running, pid {agent.pid}" if agent.pid else "agent running", "green")))
         else:
             parts.append((1, ("no agent: nobody follows changes", "bold yellow")))
+        if frame.pulse is not None:
+            chosen, refused = frame.pulse
+            parts.append((2, (f"{rate_text(chosen)} new/s", "")))
+            if refused:
+                parts.append((1, (f"{rate_text(refused)} refused/s", "bold red")))
     right = _age(frame, facts)
     while len(parts) > 1 and _length(part for _, part in parts) + len(right[0]) + 2 > width:
         parts.remove(max(parts, key=lambda one: one[0]))

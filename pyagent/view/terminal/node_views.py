@@ -1,9 +1,8 @@
-"""The node's own views: changes, maps and what they hold, hooks, sources."""
+"""The node's own views: maps and what they hold, hooks, sources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -13,59 +12,19 @@ from pyagent.view.map_dump import KIND, dump_rows, dump_table
 from pyagent.view.map_table import MAPS, bytes_text, map_rows
 from pyagent.view.tables import Column, Row, Table
 from pyagent.view.terminal.activity import Activity
-from pyagent.view.terminal.answers import Journal, Sync
+from pyagent.view.terminal.answers import Latency, Sync
 from pyagent.view.terminal.marks import Marks
 from pyagent.view.terminal.sample import Answer, Needs, Sample
 from pyagent.view.terminal.view_kinds import Found, Request, Shown, View, fixed, rate_text
 
 FILL_WIDTH = 14
 ENTRY_LIMIT = 10_000
-
-
-def _event_rows(sample: Sample, _activity: Activity, _request: Request) -> Found:
-    if sample.answer.error:
-        return Found([], _unanswered("the agent keeps the journal of its changes", sample.answer))
-    journal = msgspec.convert(dict(sample.answer.fields), Journal)
-    rows = [
-        {
-            "time": datetime.fromtimestamp(entry.time, UTC).isoformat(timespec="milliseconds"),
-            "service": entry.service,
-            "family": entry.family,
-            "what": entry.what,
-            "resourceVersion": entry.resource_version,
-        }
-        for entry in reversed(journal.entries)
-    ]
-    return Found(rows, "" if rows else "nothing has changed since the agent started")
+SLOW_SECONDS = 1.0
+"""A change that takes longer than this until it is in the maps deserves a look."""
 
 
 def _unanswered(what: str, answer: Answer) -> str:
     return f"{what}, and none answers: {answer.error}"
-
-
-def _clock_text(row: Row) -> str:
-    return datetime.fromisoformat(row["time"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
-
-
-EVENTS_VIEW = View(
-    key="events",
-    title="Events",
-    about="what the agent changed in the maps, newest first",
-    needs=Needs(frozenset(), page="/v1/journal"),
-    rows=_event_rows,
-    columns=fixed(
-        Shown(Column("TIME", "time", _clock_text)),
-        Shown(Column("SERVICE", "service"), cut=True),
-        Shown(Column("FAMILY", "family"), 3),
-        Shown(Column("WHAT", "what"), cut=True),
-        Shown(Column("VERSION", "resourceVersion"), 4),
-    ),
-    table=Table(
-        "ChangeList", (), ("time", "service", "family", "what"), lambda row: f"{row['time']} {row['service']}"
-    ),
-    explains=lambda row: (row["service"], ""),
-    detail=lambda row, marks: [f"{row['time']} {marks.dot} {row['service']} {row['family']}", row["what"]],
-)
 
 
 def _map_rows(sample: Sample, _activity: Activity, _request: Request) -> Found:
@@ -221,6 +180,7 @@ def _sync_lines(sync: Sync) -> Iterator[Row]:
     yield _line(
         "last plan", state, plan.seconds_ago, "; ".join(filter(None, parts)), bool(plan.error) or not done
     )
+    yield from _latency_line(sync.latency)
     for source in sync.sources:
         parts = [
             f"resourceVersion {source.resource_version}" if source.resource_version else "",
@@ -234,6 +194,16 @@ def _sync_lines(sync: Sync) -> Iterator[Row]:
         yield _line("problem", "skipped", None, problem, trouble=True)
     for name in sync.no_room:
         yield _line("no room", "waits", None, name, trouble=True)
+
+
+def _latency_line(latency: Latency) -> Iterator[Row]:
+    half, most = latency.half_within_seconds, latency.most_within_seconds
+    if latency.changes and half is not None and most is not None:
+        detail = (
+            f"half of {latency.changes} changes were in the maps within {half * 1e3:g} ms,"
+            f" 99 of 100 within {most * 1e3:g} ms"
+        )
+        yield _line("latency", "slow" if most > SLOW_SECONDS else "fine", None, detail, most > SLOW_SECONDS)
 
 
 def _line(what: str, state: str, age: float | None, detail: str, trouble: bool) -> Row:

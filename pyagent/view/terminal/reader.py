@@ -13,15 +13,18 @@ from pyagent.kernel.links import pinned_states
 from pyagent.kernel.namespace_owners import NetnsOwner, SocketKey, owners, processes
 from pyagent.model.failures import KubesockError
 from pyagent.view.agent_socket import ask
+from pyagent.view.event_listener import Listener
 from pyagent.view.node_status import LINKS, hook_statuses
 from pyagent.view.pins import ALL, read_live
 from pyagent.view.socket_walk import SHARE, SocketWalker, Walk
-from pyagent.view.terminal.sample import Answer, HookRuns, Needs, Sample
+from pyagent.view.terminal.event_tail import ASKED, EventTail
+from pyagent.view.terminal.sample import Answer, Events, HookRuns, Needs, Sample
 
 ALWAYS = frozenset({"backends", "chosen", "refused"})
 """What rates are made of; a few milliseconds at most, for they are copied memory."""
 
 ANSWER_SECONDS = 2.0
+LISTEN_AGAIN_SECONDS = 3.0
 
 
 class NodeReader:
@@ -46,6 +49,8 @@ class NodeReader:
         self._walker = SocketWalker(bpffs, clock)
         self._clients = _Clients(clock)
         self._statistics: int | None = None
+        self._tail: EventTail | None = None
+        self._listen_at = float("-inf")
 
     def look(self, needs: Needs) -> Sample:
         """Everything that is needed, once."""
@@ -61,10 +66,11 @@ class NodeReader:
             sample = sample._replace(hooks=self._hooks())
         if needs.page:
             sample = sample._replace(answer=self._ask(needs.page))
-        return sample
+        return sample._replace(events=self._events(needs.events))
 
     def close(self) -> None:
         self._count_runs(wanted=False)
+        self._events(wanted=False)
 
     def _count_runs(self, wanted: bool) -> None:
         """Statistics cost every run of every program a few nanoseconds: only while somebody looks."""
@@ -73,6 +79,19 @@ class NodeReader:
         elif not wanted and self._statistics is not None:
             os.close(self._statistics)
             self._statistics = None
+
+    def _events(self, wanted: bool) -> Events:
+        """Listening sets the hooks to work: only while somebody looks. What failed is tried again."""
+        now = self._clock()
+        if self._tail is not None and (not wanted or (self._tail.ended and now >= self._listen_at)):
+            self._tail.stop()
+            self._tail = None
+        if not wanted:
+            return Events()
+        if self._tail is None:
+            self._listen_at = now + LISTEN_AGAIN_SECONDS
+            self._tail = EventTail(lambda: Listener(self._bpffs, self._state_dir, ASKED).heard())
+        return self._tail.so_far(ANSWER_SECONDS)
 
     def _hooks(self) -> tuple[HookRuns, ...]:
         found = []

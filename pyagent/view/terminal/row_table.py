@@ -163,6 +163,7 @@ class RowTable(ScrollView, can_focus=True, inherit_bindings=False):
             [one.importance for one in self._columns],
             self.scrollable_content_region.width - GUTTER,
             [one.cut for one in self._columns],
+            [one.least for one in self._columns],
         )
         return super().render_lines(crop)
 
@@ -225,7 +226,8 @@ class RowTable(ScrollView, can_focus=True, inherit_bindings=False):
             return self._plain("rows--first")
         if text in _QUIET:
             return self._plain("rows--quiet")
-        return self._plain("rows--picture") if one.draw is not None else Style.null()
+        is_picture = one.draw is not None and not one.plain
+        return self._plain("rows--picture") if is_picture else Style.null()
 
     def _alarm_style(self, alarm: int) -> Style:
         return Style.null() if not alarm else self._plain(("", "rows--warning", "rows--trouble")[alarm])

@@ -10,6 +10,7 @@ from pyagent.view.connection_table import Processes
 from pyagent.view.live import LiveMaps
 from pyagent.view.node_status import HookStatus
 from pyagent.view.socket_walk import Walk
+from pyagent.view.tables import Row
 
 KEEP_SOCKETS = 10_000
 """Rows of the connections view; more are counted but not listed, for memory is bounded."""
@@ -24,6 +25,7 @@ class Needs(NamedTuple):
         sockets: how many to list; 0: they are only counted; None: nobody needs them.
         hooks: links and the kernel's statistics of the programs.
         page: what to ask the agent, a path on its socket; empty: nothing.
+        events: what happens, as long as looks need it.
     """
 
     maps: frozenset[str]
@@ -31,6 +33,7 @@ class Needs(NamedTuple):
     sockets: int | None = None
     hooks: bool = False
     page: str = ""
+    events: bool = False
 
 
 class HookRuns(NamedTuple):
@@ -48,6 +51,22 @@ class Answer(NamedTuple):
     error: str = ""
 
 
+class Events(NamedTuple):
+    """What has happened since somebody listens.
+
+    Attributes:
+        rows: the newest ones, newest first.
+        total: how many there were.
+        agent: an agent tells, so that its own deeds are among them.
+        error: why nothing is heard; empty if all is well.
+    """
+
+    rows: tuple[Row, ...] = ()
+    total: int = 0
+    agent: bool = True
+    error: str = ""
+
+
 class Sample(NamedTuple):
     """One look. What was not needed is empty. `taken` is seconds on the monotonic clock."""
 
@@ -58,6 +77,7 @@ class Sample(NamedTuple):
     processes: Processes | None = None
     hooks: tuple[HookRuns, ...] = ()
     answer: Answer = Answer()
+    events: Events = Events()
 
 
 class Reader(Protocol):

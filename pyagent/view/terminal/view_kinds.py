@@ -21,6 +21,8 @@ class Shown(NamedTuple):
         cut: whether its text may be cut short.
         draw: how the cell looks instead of the column's text.
         only_drawn: it is a picture: not in the text of `--once`.
+        plain: what is drawn is a text like others.
+        least: to how few characters it may be cut before other columns are left out; 0: not far.
     """
 
     column: Column
@@ -28,6 +30,8 @@ class Shown(NamedTuple):
     cut: bool = False
     draw: Draw | None = None
     only_drawn: bool = False
+    plain: bool = False
+    least: int = 0
 
 
 class Request(NamedTuple):

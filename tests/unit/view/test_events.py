@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import struct
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+import pyagent.view
 from pyagent.datapath.event_filter import EventFilter, Thinning, filter_writes, union
 from pyagent.datapath.layout import CONFIG, EVENT, FRONTEND_KEY, Hook
 from pyagent.kernel.event_ring import decode_event
@@ -20,9 +25,11 @@ from pyagent.model.failures import UsageError
 from pyagent.model.outcome import Outcome
 from pyagent.view import render
 from pyagent.view.event_input import read_events
+from pyagent.view.event_listener import Heard
 from pyagent.view.event_stream import Change, Dial, Noted, SocketEnded, Told, Wish, decode, encode, wish_of
 from pyagent.view.event_table import EVENT_NAMES, EVENTS, Chosen, EventRows, what_text
 from pyagent.view.names import PortName
+from pyagent.view.terminal.event_tail import KEEP_EVENTS, EventTail
 
 WEB = PortName(3, 1, "shop", "web", "http", "TCP", "IPv4", "ClusterIP", 0)
 FILTERS = st.builds(
@@ -215,6 +222,36 @@ def test_every_row_has_the_same_fields() -> None:
     found = [*rows(*told), EventRows(Names()).lost(3, "why")]
     assert len({tuple(row) for row in found}) == 1
     assert render.table_text(list(EVENTS.columns), found)[0].count("\n") == len(found) + 1
+
+
+def test_events_are_as_the_schema_says() -> None:
+    schema = json.loads(Path(pyagent.view.__path__[0], "schema.json").read_text())
+    schema["$defs"]["Event"]["additionalProperties"] = False
+    check = Draft202012Validator({**schema, "anyOf": [{"$ref": "#/$defs/EventList"}]})
+    told = (Dial(record()), Change(1.5, "shop/web:http/TCP", "IPv4", "gone"), Noted(1.5, "x", "x"))
+    check.validate(json.loads(render.json_text(render.document(EVENTS.kind, rows(*told)))))
+
+
+def heard(*batches: Heard, then: Exception | None = None) -> Iterator[Heard]:
+    yield from batches
+    if then is not None:
+        raise then
+
+
+def test_a_tail_keeps_the_newest_and_says_how_many_there_were() -> None:
+    many = [dict(row, pid=number) for number, row in enumerate(rows(Dial(record())) * 3000)]
+    tail = EventTail(lambda: heard(Heard(many[:10], True), Heard(many[10:], False)))
+    tail.stop()
+    events = tail.so_far()
+    assert (len(events.rows), events.total, events.agent, events.error) == (KEEP_EVENTS, 3000, False, "")
+    assert [events.rows[0]["pid"], events.rows[-1]["pid"]] == [2999, 3000 - KEEP_EVENTS]
+
+
+def test_a_tail_that_cannot_hear_says_why() -> None:
+    tail = EventTail(lambda: heard(Heard([], True), then=UsageError("process 7 listens already")))
+    tail.stop()
+    assert tail.so_far().error == "process 7 listens already"
+    assert tail.ended
 
 
 @pytest.mark.parametrize("name", EVENT_NAMES)

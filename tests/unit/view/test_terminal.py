@@ -152,9 +152,9 @@ def test_every_view_has_rows_that_its_columns_and_table_can_show() -> None:
 
 def test_an_answer_of_another_version_is_told() -> None:
     reader = MadeReader()
-    reader.change = lambda sample: sample._replace(answer=sample.answer._replace(fields={"entries": 7}))
-    sample = reader.look(VIEWS["events"].needs)
-    (note,) = frame(Request("events"), sample, Activity()).notes
+    reader.change = lambda sample: sample._replace(answer=sample.answer._replace(fields={"sources": 7}))
+    sample = reader.look(VIEWS["sync"].needs)
+    (note,) = frame(Request("sync"), sample, Activity()).notes
     assert "cannot be read" in note
 
 
