@@ -27,18 +27,26 @@ def mounts() -> list[Mount]:
 
 
 def cgroup2_root() -> Path:
-    """The first mount of cgroup v2; hybrid layouts have it at /sys/fs/cgroup/unified.
+    """Where the root of the cgroup v2 hierarchy is mounted, else the first mount of a part of it.
+
+    Hybrid layouts have it at /sys/fs/cgroup/unified. In a container the runtime mounts the container's own
+    part at /sys/fs/cgroup, and the host's hierarchy is elsewhere.
 
     Raises:
         KernelRefused: there is none.
     """
-    for mount in mounts():
-        if mount.type == "cgroup2":
-            return mount.path
+    found = [mount.path for mount in mounts() if mount.type == "cgroup2"]
+    if found:
+        return next(filter(is_hierarchy_root, found), found[0])
     raise KernelRefused(
         "cgroup v2 is not mounted: run `mount -t cgroup2 none /sys/fs/cgroup/unified`, or boot with"
         " systemd.unified_cgroup_hierarchy=1"
     )
+
+
+def is_hierarchy_root(folder: Path) -> bool:
+    """Every cgroup but that has a file cgroup.type (Documentation/admin-guide/cgroup-v2.rst)."""
+    return not (folder / "cgroup.type").exists()
 
 
 def filesystem_type(path: Path) -> int:

@@ -11,7 +11,7 @@ from pyagent.kernel.links import foreign_programs, pinned_states
 from pyagent.kernel.lock_owner import lock_owner
 from pyagent.kernel.map_set import current_folder
 from pyagent.kernel.preflight import Finding, State
-from pyagent.model.failures import LayoutMismatch, NoPermission, PinsMissing, sanitized
+from pyagent.model.failures import KernelRefused, LayoutMismatch, NoPermission, PinsMissing, sanitized
 
 SHARED_CLASSES = frozenset({"net_cls", "net_prio"})
 MIXED_HIERARCHIES_FIXED = (5, 15)
@@ -43,17 +43,17 @@ def bpf_file_system(bpffs: Path) -> Iterator[Finding]:
 
 def cgroup(given: Path | None) -> Iterator[Finding]:
     """The cgroup whose processes would be translated."""
-    mounted = [mount.path for mount in mounts.mounts() if mount.type == "cgroup2"]
-    if not mounted:
+    try:
+        root = mounts.cgroup2_root()
+    except KernelRefused:
         remedy = "`mount -t cgroup2 none /sys/fs/cgroup/unified`, or boot systemd.unified_cgroup_hierarchy=1"
         yield Finding("cgroup v2", State.MISSING, True, "not mounted", remedy)
         return
-    path = given or mounted[0]
+    path = given or root
     if not path.is_dir() or mounts.filesystem_type(path) != mounts.CGROUP2_MAGIC:
-        remedy = f"give --cgroup a folder below {mounted[0]}"
+        remedy = f"give --cgroup a folder below {root}"
         yield Finding("cgroup v2", State.MISSING, True, f"{path} is none of its folders", remedy)
-    elif given is None and (path / "cgroup.type").exists():
-        # Every cgroup but the root of the hierarchy has this file (Documentation/admin-guide/cgroup-v2.rst).
+    elif given is None and not mounts.is_hierarchy_root(path):
         yield Finding(
             "cgroup v2",
             State.WARNING,
