@@ -79,8 +79,9 @@ enum view {
 	VIEW_CLUSTER = 0,
 	VIEW_LOCAL = 1,
 	VIEW_NODE = 2,
-	VIEW_RESTRICTED = 3, /* clients are held against source_ranges */
-	VIEW_RESTRICTED_LOCAL = 4, /* likewise */
+	VIEW_NODE_LOCAL = 3,
+	VIEW_RESTRICTED = 4, /* from here on clients are held against source_ranges */
+	VIEW_RESTRICTED_LOCAL = 5,
 };
 
 #define NO_SLOT 0xffffffff

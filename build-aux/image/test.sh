@@ -50,7 +50,7 @@ printf '#!/bin/sh\nexec %s "$@"\n' "${podman[*]}" >"$folder/podman"
 chmod +x "$folder/podman"
 built() { # built TAG OPTION...: the identities of the layers
 	TAG=$1 BASE=$base BUILDER=podman BUILD_OPTIONS="${build[*]} ${*:2}" PATH=$folder:$PATH build-aux/image/build.sh >/dev/null
-	"$folder/podman" image inspect --format '{{join .RootFS.Layers "\n"}}' "$1"
+	"$folder/podman" image inspect --format '{{json .RootFS.Layers}}' "$1"
 }
 began=$SECONDS
 built localhost/kubesock:test >"$folder/layers"

@@ -62,6 +62,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     map_sizes: Capacities
     udp_grace: float
     terminate_tcp: bool
+    startup_taint: str  # a key; empty: none
     healthz_bind_address: BindAddress | None  # None: off
     metrics_bind_address: BindAddress | None
     metrics_by: str  # none, service, backend

@@ -20,6 +20,7 @@ METRICS_PORT = 10249
 
 _CHOICES = {option.setting: option.choices for option in reversed(OPTIONS) if option.choices}
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DEVICE = re.compile(r"[^\s/:,]{1,15}")  # IFNAMSIZ, and what the kernel's dev_valid_name refuses
 
 
@@ -173,6 +174,13 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
+def _taint_key(text: str) -> str:
+    prefix, _, name = text.rpartition("/")
+    if text and not (_QUALIFIED.fullmatch(name) and (not prefix or _DNS_SUBDOMAIN.fullmatch(prefix))):
+        raise InvalidField("want the key of a taint, such as kubesock.io/agent-not-ready", text)
+    return text
+
+
 def _path(text: str) -> Path | None:
     return Path(text).expanduser() if text else None
 
@@ -208,6 +216,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "bpffs": _directory,
     "state_dir": _directory,
     "bind_address": parse_address,
+    "startup_taint": _taint_key,
     "service_cidrs": _networks,
     "external_ip_cidrs": lambda texts: None if texts is None else _networks(texts),
     "node_port_addresses": _node_port_addresses,

@@ -21,9 +21,10 @@ from pyagent.model.source_events import SourceEvent
 
 
 class InterfacesChanged(msgspec.Struct, frozen=True):
-    """This node's interface addresses, 16 bytes each."""
+    """This node's interface addresses, 16 bytes each; link-local ones apart."""
 
     addresses: frozenset[bytes]
+    link_local: frozenset[bytes] = frozenset()
 
 
 class GraceEnded(msgspec.Struct, frozen=True):

@@ -230,7 +230,9 @@ class Loop:
                 self._programmer.configure(remote_node_ports=event.everything)
                 self._dirty = True
             case InterfacesChanged():
-                self._programmer.configure(interface_addresses=event.addresses)
+                self._programmer.configure(
+                    interface_addresses=event.addresses, link_local_addresses=event.link_local
+                )
                 self._mark(self._clock())
             case GraceEnded():
                 self._dirty = self._programmer.reclaim(event.freed) or self._dirty

@@ -236,6 +236,13 @@ OPTIONS: tuple[Option, ...] = (
         "Also end TCP connections whose backend is gone.",
         default="false",
     ),
+    Option(
+        "--startup-taint",
+        "startup_taint",
+        _TEXT,
+        "Take the taint of this key off the Node as soon as it is served; needs to patch Nodes.",
+        metavar="KEY",
+    ),
     # What it tells.
     Option(
         "--healthz-bind-address",

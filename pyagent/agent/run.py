@@ -36,6 +36,7 @@ from pyagent.agent.loop import Loop
 from pyagent.agent.node_view import NodeView
 from pyagent.agent.opt_out import OptOut, PodCgroupsChanged
 from pyagent.agent.stale import Judge, Reaper
+from pyagent.agent.startup_taint import StartupTaint
 from pyagent.agent.state_files import PROGRAMS
 from pyagent.agent.supervision import supervised
 from pyagent.agent.traffic import Traffic
@@ -52,10 +53,10 @@ from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_a
 from pyagent.kernel.pod_cgroups import PodCgroupWatch
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.model.address import Protocol as Transport
-from pyagent.model.address import is_loopback, parse_address
+from pyagent.model.address import is_link_local, is_loopback, parse_address
 from pyagent.model.failures import InvalidField
 from pyagent.model.kube_objects import SERVICE_KINDS, WORKLOAD_KINDS
-from pyagent.model.source_events import Source
+from pyagent.model.source_events import Emit, Source
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def _serve(
     loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)
     clients.tell(loop.put)
     reaper = _reaper(config, datapath, facts, loop, hub)
-    addresses = AddressWatch(lambda found: loop.put(InterfacesChanged(_usable(config, found))))
+    addresses = AddressWatch(lambda found: loop.put(_interfaces(config, found)))
     recorders = _recorders(source, facts)
     _listen(config, servers, facts, loop, datapath, _traffic(config, datapath, loop, reused=reused))
     knowledge = Knowledge(
@@ -138,13 +139,14 @@ def _serve(
     started: list[Threaded] = []
     try:
         watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
-        others = (*opting_out, *recorders, *_configuration(config, loop), *watching)
+        emit, untainting = _untainting(config, source, facts, versions.noted(loop.emit))
+        others = (*opting_out, *recorders, *_configuration(config, loop), *watching, *untainting)
         ending = () if config.observe else (reaper,)
         threads: tuple[Threaded, ...] = (*servers, addresses, *ending, hub, local_api, *others)
         for thread in threads:
             thread.start()
             started.append(thread)
-        source.start(versions.noted(loop.emit))
+        source.start(emit)
         _on_signals(loop)
         loop.run()
     finally:
@@ -180,6 +182,20 @@ def _recorders(source: Source, facts: AnnouncingFacts) -> tuple[Threaded, ...]:
     facts.tell.send_to(recorder.put)
     facts.tell(starting(__version__))
     return (recorder,)
+
+
+def _untainting(
+    config: AgentConfig, source: Source, facts: Facts, emit: Emit
+) -> tuple[Emit, tuple[Threaded, ...]]:
+    """Where the source puts its events so that `--startup-taint` is noticed, and who removes it."""
+    if not config.startup_taint or config.observe:
+        return emit, ()
+    if not isinstance(source, ApiSource):
+        log.warning("--startup-taint %s: without a cluster nobody taints", config.startup_taint)
+        return emit, ()
+    key = config.startup_taint
+    taint = StartupTaint(key, config.node_name, source.node_taint(key), lambda: facts.ready()[0])
+    return taint.noted(emit), (taint,)
 
 
 class Threaded(Protocol):
@@ -225,9 +241,11 @@ def _loop(
     programs: Future[None] | None = None
     if not (config.observe or (datapath.keeps_programs and datapath.adopt_programs())):
         programs = _in_thread(datapath)
+    interfaces = _interfaces(config, node_addresses())
     settings = Settings(
         node_name=config.node_name,
-        interface_addresses=_usable(config, node_addresses()),
+        interface_addresses=interfaces.addresses,
+        link_local_addresses=interfaces.link_local,
         bind_address=config.bind_address,
         node_port_ranges=config.node_port_addresses,
         remote_node_ports=config.remote_node_ports != "off",
@@ -330,7 +348,8 @@ def api_servers(config: AgentConfig, source: Source) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def _usable(config: AgentConfig, found: frozenset[InterfaceAddress]) -> frozenset[bytes]:
-    return frozenset(
-        one.address for one in found if config.localhost_node_ports or not is_loopback(one.address)
-    )
+def _interfaces(config: AgentConfig, found: frozenset[InterfaceAddress]) -> InterfacesChanged:
+    addresses = frozenset(one.address for one in found)
+    link_local = frozenset(filter(is_link_local, addresses))
+    usable = (a for a in addresses - link_local if config.localhost_node_ports or not is_loopback(a))
+    return InterfacesChanged(frozenset(usable), link_local)

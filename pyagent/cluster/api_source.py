@@ -15,6 +15,7 @@ from pyagent.cluster.connection import Connection
 from pyagent.cluster.decode import Narrow, as_it_is
 from pyagent.cluster.event_recorder import EventRecorder
 from pyagent.cluster.node_reflector import NodeReflector
+from pyagent.cluster.node_taint import NodeTaint
 from pyagent.cluster.reflector import Reflector
 from pyagent.cluster.resources import (
     ENDPOINT_SLICES,
@@ -122,6 +123,10 @@ class ApiSource:
     def event_recorder(self) -> EventRecorder:
         """Tells the same cluster, over a connection of its own."""
         return EventRecorder(Connection(self._access, self._addresses), self._wanted.node_name)
+
+    def node_taint(self, key: str) -> NodeTaint:
+        """A taint of this node, over a connection of its own."""
+        return NodeTaint(Connection(self._access, self._addresses), self._wanted.node_name, key)
 
     def figures(self) -> dict[Kind, Figures]:
         """What each kind cost so far."""

@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True):
     node_name: str
     zone: str = ""  # used while the own Node object has no zone label
     interface_addresses: frozenset[bytes] = frozenset()  # of this node, loopback included
+    link_local_addresses: frozenset[bytes] = frozenset()  # this node's too, for nodePorts never
     bind_address: bytes = UNSPECIFIED  # --bind-address: this node's first address of its family
     node_port_ranges: tuple[Network, ...] | None = None  # --nodeport-addresses; None: "primary"
     remote_node_ports: bool = False  # also translate nodePorts of other nodes
@@ -57,6 +58,7 @@ class ThisNode(msgspec.Struct, frozen=True):
     name: str
     zone: str = ""
     interface_addresses: frozenset[bytes] = frozenset()
+    link_local_addresses: frozenset[bytes] = frozenset()
     own_addresses: frozenset[bytes] = frozenset()  # of the Node object; of the interfaces without one
     node_addresses: frozenset[bytes] = frozenset()  # the same, and those of the other nodes we know
     protected_addresses: frozenset[bytes] = frozenset()
@@ -102,6 +104,7 @@ def this_node(settings: Settings, nodes: Mapping[str, NodeFacts]) -> ThisNode:
         settings.node_name,
         (own.zone if own else "") or settings.zone,
         settings.interface_addresses,
+        settings.link_local_addresses,
         own_addresses,
         own_addresses.union(*(facts.addresses for facts in nodes.values())),
         settings.protected_addresses,

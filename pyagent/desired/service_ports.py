@@ -10,6 +10,7 @@ from pyagent.desired.endpoints import (
     NO_ENDPOINTS,
     ON_NODE_ADDRESS,
     READY,
+    SERVING,
     Endpoints,
     PortIndex,
     SliceEndpoints,
@@ -43,6 +44,7 @@ from pyagent.model.service import (
     CLUSTER_SET,
     LOCAL_SET,
     MAX_SET_BACKENDS,
+    NODE_LOCAL_SET,
     RESTRICTED_LOCAL_SET,
     RESTRICTED_SET,
     Backend,
@@ -151,11 +153,13 @@ def _service_port(
     local_elsewhere = bool(rules.external_local and port.node_port and node.remote_node_ports)
     local = rules.internal_local or rules.external_local
     choice = choose(endpoints, node.name, node.zone, local=local, other_nodes=local_elsewhere)
-    frontends = _frontends(family, rules, port, choice, node)
+    node_local = _node_local(family, rules, port, node)
+    inside = NODE_LOCAL_SET if node_local else cluster_ip_set(rules.internal_local)
+    frontends = _frontends(family, rules, port, choice, node, inside)
     sets: dict[SetKey, BackendSet] = {}
     for _, set_key in frontends:
         if set_key not in sets:
-            sets[set_key] = _backend_set(set_key, choice)
+            sets[set_key] = _backend_set(set_key, choice, node_local)
     ranges = _admitted(family, rules, node)
     policy = (
         (_INTERNAL_LOCAL if rules.internal_local else 0)
@@ -167,6 +171,18 @@ def _service_port(
     )
 
 
+def _node_local(family: Family, rules: Rules, port: PortSpec, node: ThisNode) -> tuple[Backend, ...]:
+    """Who serves the ClusterIP on this node itself: the annotated address, while an interface here has it.
+
+    A DNS cache takes its address off the node when it ends, and the endpoints serve again.
+    """
+    address = rules.node_local.get(family)
+    if address is None or not (address in node.interface_addresses or address in node.link_local_addresses):
+        return ()
+    state = READY | SERVING | LOCAL | ON_NODE_ADDRESS
+    return (Backend(address, port.port, state, node.name, node.zone, ""),)
+
+
 def _admitted(family: Family, rules: Rules, node: ThisNode) -> tuple[Network, ...]:
     """The source ranges; where they contain this node, also the load-balancer IPs (as kube-proxy does)."""
     ranges = rules.source_ranges.ranges.get(family, ())
@@ -176,9 +192,11 @@ def _admitted(family: Family, rules: Rules, node: ThisNode) -> tuple[Network, ..
     return (*ranges, *(Network(external.address, 128) for external in balancers))
 
 
-def _frontends(family: Family, rules: Rules, port: PortSpec, choice: Choice, node: ThisNode) -> Claimed:
+def _frontends(
+    family: Family, rules: Rules, port: PortSpec, choice: Choice, node: ThisNode, inside: SetKey
+) -> Claimed:
     cluster_ip = cluster_ip_frontend(family, port.protocol, port.port, rules.cluster_ips[family])
-    frontends = [(cluster_ip, cluster_ip_set(rules.internal_local))]
+    frontends = [(cluster_ip, inside)]
     for external in rules.externals:
         if external.family is not family or external.address in rules.cluster_ips.values():
             continue
@@ -201,7 +219,9 @@ def _frontends(family: Family, rules: Rules, port: PortSpec, choice: Choice, nod
     return tuple(frontends)
 
 
-def _backend_set(key: SetKey, choice: Choice) -> BackendSet:
+def _backend_set(key: SetKey, choice: Choice, node_local: tuple[Backend, ...]) -> BackendSet:
+    if key == NODE_LOCAL_SET:
+        return BackendSet(key, node_local)
     if key in (CLUSTER_SET, RESTRICTED_SET):
         return BackendSet(key, choice.cluster)
     here = key in (LOCAL_SET, RESTRICTED_LOCAL_SET)

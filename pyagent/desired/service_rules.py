@@ -11,9 +11,17 @@ from pyagent.desired.frontends import External, SourceRanges, read_externals, re
 from pyagent.desired.names import is_label
 from pyagent.desired.nodes import ThisNode
 from pyagent.desired.problems import Findings
-from pyagent.model.address import Family, Protocol
-from pyagent.model.failures import sanitized
-from pyagent.model.kube_objects import Metadata, Service, ServicePortSpec, ServiceSpec
+from pyagent.model.address import (
+    Family,
+    Protocol,
+    family_of,
+    is_loopback,
+    is_multicast,
+    is_unspecified,
+    parse_address,
+)
+from pyagent.model.failures import InvalidField, sanitized
+from pyagent.model.kube_objects import ANNOTATION_NODE_LOCAL, Metadata, Service, ServicePortSpec, ServiceSpec
 from pyagent.model.service import ServiceType
 
 DEFAULT_AFFINITY_SECONDS = 10_800
@@ -43,6 +51,7 @@ class Rules(NamedTuple):
     cluster_ips: dict[Family, bytes]
     externals: list[External]
     source_ranges: SourceRanges
+    node_local: dict[Family, bytes]
 
 
 def read_rules(
@@ -64,7 +73,28 @@ def read_rules(
         cluster_ips,
         read_externals(service, service_type, node, findings),
         read_source_ranges(spec, findings),
+        read_node_local(service.metadata, findings),
     )
+
+
+def read_node_local(metadata: Metadata, findings: Findings) -> dict[Family, bytes]:
+    """The addresses of the annotation, one of each family; what cannot be one is left out."""
+    text = (metadata.annotations or {}).get(ANNOTATION_NODE_LOCAL, "")
+    found: dict[Family, bytes] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        field = f"metadata.annotations[{ANNOTATION_NODE_LOCAL}]"
+        try:
+            address = parse_address(part)
+        except InvalidField as error:
+            findings.add(field, error)
+            continue
+        if is_loopback(address) or is_unspecified(address) or is_multicast(address):
+            findings.add(field, f"{sanitized(part)} cannot be dialled from a pod; name one of the node")
+        elif family_of(address) in found:
+            findings.add(field, f"{sanitized(part)} is a second one of its family; the first counts")
+        else:
+            found[family_of(address)] = address
+    return found
 
 
 def _is_local(policy: str | None, field: str, findings: Findings) -> bool:

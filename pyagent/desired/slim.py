@@ -7,6 +7,7 @@ from sys import intern
 import msgspec
 
 from pyagent.model.kube_objects import (
+    ANNOTATION_NODE_LOCAL,
     LABEL_SERVICE_PROXY_NAME,
     Metadata,
     Service,
@@ -24,14 +25,15 @@ def slim_service(service: Service) -> SlimService:
     if isinstance(service, SlimService):
         return service
     metadata, spec = service.metadata, service.spec
-    labels = metadata.labels or {}
+    labels, annotations = metadata.labels or {}, metadata.annotations or {}
+    node_local = annotations.get(ANNOTATION_NODE_LOCAL)
     balancer = service.status.loadBalancer if service.status else None
     return SlimService(
         Metadata(
             intern(metadata.name),
             intern(metadata.namespace),
             {LABEL_SERVICE_PROXY_NAME: ""} if LABEL_SERVICE_PROXY_NAME in labels else None,
-            None,
+            {ANNOTATION_NODE_LOCAL: node_local} if node_local else None,
             metadata.creationTimestamp,
         ),
         msgspec.structs.replace(

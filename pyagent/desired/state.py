@@ -212,9 +212,10 @@ def affected_services(old: ThisNode, new: ThisNode, snapshot: Snapshot) -> Itera
         yield from snapshot.services
         return
     moved = old.interface_addresses ^ new.interface_addresses
+    rehoused = bool(moved or old.link_local_addresses != new.link_local_addresses)
     guarded = (old.node_addresses, old.protected_addresses) != (new.node_addresses, new.protected_addresses)
     for name, service in snapshot.services.items():
-        if (moved or guarded) and _has_externals(service):
+        if ((moved or guarded) and _has_externals(service)) or (rehoused and service.metadata.annotations):
             yield name
             continue
         for piece in snapshot.slices_of(name):

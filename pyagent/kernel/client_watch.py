@@ -25,7 +25,7 @@ import inotify_simple
 from pyagent.kernel.network_namespaces import RUN_NETNS, inside, named, of_processes, paths_by_inode
 from pyagent.kernel.node_addresses import GROUPS, RECEIVE, node_addresses, open_netlink
 from pyagent.kernel.sockets import netns_cookie
-from pyagent.model.address import Family, family_of, is_loopback
+from pyagent.model.address import Family, family_of, is_link_local, is_loopback
 from pyagent.model.failures import KernelRefused
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class _Followed(NamedTuple):
 def addresses_here(preferred: Collection[bytes] = ()) -> ClientAddresses:
     """Of the caller's network namespace; of several a preferred one, else the lowest; loopback left out."""
     usable = sorted(
-        (a.address for a in node_addresses() if not is_loopback(a.address)),
+        (a.address for a in node_addresses() if not is_loopback(a.address) and not is_link_local(a.address)),
         key=lambda address: (address not in preferred, address),
     )
     first = {family: next((a for a in usable if family_of(a) is family), NO_ADDRESS) for family in Family}

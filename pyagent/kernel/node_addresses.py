@@ -35,7 +35,10 @@ class InterfaceAddress(NamedTuple):
 
 
 def node_addresses() -> frozenset[InterfaceAddress]:
-    """All usable addresses of the caller's network namespace; link-local and tentative ones are left out."""
+    """All usable addresses of the caller's network namespace.
+
+    Tentative ones are left out, and link-local ones of IPv6, which mean nothing without their interface.
+    """
     with open_netlink(0) as query:
         request = _HEADER.pack(_HEADER.size + _IFADDR.size, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
         query.send(request + bytes(_IFADDR.size))
@@ -78,10 +81,9 @@ def _usable(body: bytes) -> InterfaceAddress | None:
         flags = struct.unpack("=I", found[IFA_FLAGS])[0]
     if raw is None or flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED):
         return None
-    address = V4_MAPPED_PREFIX + raw if family == socket.AF_INET else raw
-    if is_link_local(address):
-        return None
-    return InterfaceAddress(address, interface)
+    if family == socket.AF_INET:
+        return InterfaceAddress(V4_MAPPED_PREFIX + raw, interface)
+    return None if is_link_local(raw) else InterfaceAddress(raw, interface)
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -203,6 +203,9 @@ LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
+ANNOTATION_NODE_LOCAL = "kubesock.io/node-local-address"
+"""Of a Service: addresses by which every node serves it itself, such as NodeLocal DNSCache's."""
+
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 TRANSLATE = "kubesock.io/translate"

@@ -42,8 +42,9 @@ class View(IntEnum):
     CLUSTER = 0  # C: ready endpoints passing the topology hints, else serving and terminating ones
     LOCAL = 1  # L: the same among this node's endpoints, hints ignored
     NODE = 2  # L of another node, for its nodePort under externalTrafficPolicy Local
-    RESTRICTED = 3  # C again, for frontends whose clients are held against source ranges
-    RESTRICTED_LOCAL = 4  # L again, likewise
+    NODE_LOCAL = 3  # one of this node's addresses, which the Service's annotation names
+    RESTRICTED = 4  # C again, for frontends whose clients are held against source ranges
+    RESTRICTED_LOCAL = 5  # L again, likewise
 
 
 class SetKey(NamedTuple):
@@ -55,6 +56,7 @@ CLUSTER_SET = SetKey(View.CLUSTER)
 LOCAL_SET = SetKey(View.LOCAL)
 RESTRICTED_SET = SetKey(View.RESTRICTED)
 RESTRICTED_LOCAL_SET = SetKey(View.RESTRICTED_LOCAL)
+NODE_LOCAL_SET = SetKey(View.NODE_LOCAL)
 
 
 class BackendStateBit(IntFlag):

@@ -15,6 +15,7 @@ from pyagent.desired.endpoints import (
     index_ports,
 )
 from pyagent.model.address import format_address, format_endpoint
+from pyagent.model.kube_objects import ANNOTATION_NODE_LOCAL
 from pyagent.model.service import MAX_SET_BACKENDS, Backend, ServicePortKey, SetKey, View
 from pyagent.view.explain_facts import EndpointFacts, view_of
 
@@ -107,6 +108,8 @@ def _at(backend: Backend, port: int) -> Backend:
 def _judge(key: SetKey, counted: Sequence[Listed], here: Place) -> Callable[[Listed], Verdict]:
     if key.view in (View.CLUSTER, View.RESTRICTED):
         return _cluster_judge(counted, here)
+    if key.view is View.NODE_LOCAL:
+        return lambda _one: (False, f"annotation {ANNOTATION_NODE_LOCAL}: this node serves it itself")
     return _local_judge(key.node if key.view is View.NODE else here.node, counted, key.view is not View.NODE)
 
 

@@ -76,4 +76,6 @@ def view_of(key: SetKey) -> str:
         return "Cluster, source ranges"
     if key.view is View.RESTRICTED_LOCAL:
         return "Local, source ranges"
+    if key.view is View.NODE_LOCAL:
+        return "Node-local"
     return "Local on other nodes" if key.node == ANY_OTHER_NODE else f"Local on {key.node}"

@@ -115,7 +115,7 @@ def is_service(wanted: str, namespace: str, name: str, port: str, protocol: str)
 
 
 def view_text(live_view: int, node_id: int, nodes: Mapping[int, tuple[str, str]]) -> str:
-    """Which endpoints a set holds: `Cluster`, `Local`, or those of another node."""
+    """Which endpoints a set holds: `Cluster`, `Local`, `Node-local`, or those of another node."""
     if live_view == View.NODE:
         return f"Local on {nodes[node_id][0] if node_id in nodes else f'node-{node_id}'}"
     return _VIEWS.get(live_view, str(live_view))
@@ -126,6 +126,7 @@ _VIEWS: dict[int, str] = {
     View.LOCAL: "Local",
     View.RESTRICTED: "Cluster, source ranges",
     View.RESTRICTED_LOCAL: "Local, source ranges",
+    View.NODE_LOCAL: "Node-local",
 }
 
 

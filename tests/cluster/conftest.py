@@ -12,6 +12,7 @@ from pyagent.cluster.access import Access, Credentials
 from pyagent.cluster.addresses import Addresses
 from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted
 from pyagent.cluster.surroundings import Surroundings, Timing
+from pyagent.model.source_events import Emit
 from tests.cluster.support import Recorder
 from tests.fakes.api_server import ApiServer
 
@@ -47,13 +48,14 @@ def follow(server: ApiServer, tmp_path: Path) -> Iterator[Follow]:
         workloads: bool = False,
         api_server: str | None = None,
         had_objects: bool = False,
+        through: Callable[[ApiSource, Emit], Emit] = lambda _source, emit: emit,
     ) -> tuple[ApiSource, Recorder]:
         around = Surroundings(random=lambda: 0.5)
         access = Access(load or (lambda: credentials_of(server)))
         addresses = Addresses(api_server, tmp_path / "state", around.now)
         source = ApiSource(access, addresses, Wanted("node-a", nodes, workloads), around, timing, had_objects)
         recorder = Recorder()
-        source.start(recorder)
+        source.start(through(source, recorder))
         started.append(source)
         return source, recorder
 

@@ -66,23 +66,38 @@ class Handler(BaseHTTPRequestHandler):
         self._write("patch")
 
     def _write(self, verb: str) -> None:
-        """Create or patch an Event; nothing else can be written."""
+        """Create or patch an Event, or patch a Node; nothing else can be written."""
         from tests.fakes.api_server import Request, as_json
 
         body = as_json(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-        found = _EVENTS.fullmatch(self.path)
+        found, node = _EVENTS.fullmatch(self.path), _NODE.fullmatch(self.path) if verb == "patch" else None
         authorization = self.headers.get("Authorization", "")
-        kind = "Event" if found else self.path
+        kind = "Event" if found else "Node" if node else self.path
         self.api.note(Request(time.monotonic(), verb, kind, {}, authorization, "", self.path, body))
         fault = self.api.faults.take(verb, kind, False) or NO_FAULT
         if not self._authorized():
             self._status(401, "Unauthorized", "Unauthorized")
         elif self._early_fault(fault):
             return
+        elif node is not None:
+            self._patch_node(node["name"], body)
         elif found is None or (verb == "create") == bool(found["name"]):
             self._status(404, "NotFound", "the server could not find the requested resource")
         else:
             self._write_event(verb, found["namespace"], found["name"] or body["metadata"]["name"], body)
+
+    def _patch_node(self, name: str, body: Object) -> None:
+        """A strategic merge patch, in which taints and addresses count as one value each."""
+        with self.api.store.changed:
+            held = self.api.store.objects["Node"].get(("", name))
+            asked = body.get("metadata", {}).get("resourceVersion")
+            if held is None:
+                self._status(404, "NotFound", f'nodes "{name}" not found')
+            elif asked not in (None, held["metadata"]["resourceVersion"]):
+                self._status(409, "Conflict", "the object has been modified")
+            else:
+                self.api.store.put({**held, "spec": held.get("spec", {}) | body.get("spec", {})})
+                self._json(200, self.api.store.objects["Node"]["", name])
 
     def _write_event(self, verb: str, namespace: str, name: str, body: Object) -> None:
         events, key = self.api.events, f"{namespace}/{name}"
@@ -321,6 +336,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
+_NODE = re.compile(r"/api/v1/nodes/(?P<name>[^/]+)")
 _EVENTS = re.compile(r"/apis/events\.k8s\.io/v1/namespaces/(?P<namespace>[^/]+)/events(/(?P<name>[^/]+))?")
 _IN_NAMESPACE = re.compile(r"(?P<root>/.*/)namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)")
 _CONTROLLER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")

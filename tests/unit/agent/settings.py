@@ -75,6 +75,7 @@ FLAGS = [
     ("--udp-grace=0", "udp-grace", "0s"),
     ("--terminate-tcp", "terminate-tcp", "true"),
     ("--terminate-tcp=F", "terminate-tcp", "false"),
+    ("--startup-taint=kubesock.io/agent-not-ready", "startup-taint", "kubesock.io/agent-not-ready"),
     ("--healthz-bind-address=[::]:80", "healthz-bind-address", "[::]:80"),
     ("--healthz-bind-address=10.0.0.1", "healthz-bind-address", "10.0.0.1:10256"),
     ("--healthz-bind-address=", "healthz-bind-address", "0"),

@@ -71,6 +71,7 @@ def test_without_flags_the_settings_are_the_documented_ones() -> None:
         "map-sizes": "",
         "udp-grace": "10s",
         "terminate-tcp": "false",
+        "startup-taint": "",
         "healthz-bind-address": "0.0.0.0:10256",
         "metrics-bind-address": "127.0.0.1:10249",
         "observe": "false",
