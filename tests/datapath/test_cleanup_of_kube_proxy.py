@@ -25,6 +25,7 @@ from tests.datapath.ground.kube_proxy import (
     iptables_rules,
     nft_rules,
 )
+from tests.datapath.ground.waiting import wait_for
 
 pytestmark = [
     pytest.mark.kernel,
@@ -152,6 +153,27 @@ def test_where_nobody_would_serve_nothing_is_removed(ruled: Ruled, bpffs: Path) 
     assert "no hooks of kubesock are attached" in err
     assert "--force" in err
     assert back_end.see(ruled) == before
+
+
+def test_beside_a_kube_proxy_of_this_namespace_nothing_is_removed(
+    ruled: Ruled, sandbox: Sandbox, bpffs: Path, tmp_path: Path
+) -> None:
+    back_end = BACK_ENDS["nft"]
+    back_end.add(ruled, back_end.ours)
+    before = back_end.see(ruled)
+    program = tmp_path / "kube-proxy"
+    shutil.copy(str(shutil.which("sleep")), program)
+    running = sandbox.spawn([str(program), "60"], netns=ruled.netns)
+    try:
+        wait_for(
+            lambda: Path(f"/proc/{running.pid}/comm").read_text(), lambda name: name == "kube-proxy\n", "it"
+        )
+        code, _, err = ruled.verb("cleanup", "--kube-proxy", f"--bpffs={bpffs}")
+        assert code == 1
+        assert f"kube-proxy runs, process {running.pid}" in err
+        assert back_end.see(ruled) == before
+    finally:
+        running.kill()
 
 
 @pytest.mark.parametrize("text", ["", "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n", FOREIGN_IPTABLES])

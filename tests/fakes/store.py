@@ -25,6 +25,7 @@ RESOURCES = (
     Resource("ServiceCIDR", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/servicecidrs", False),
     Resource("Pod", "v1", "/api/v1/pods", True),
     Resource("Namespace", "v1", "/api/v1/namespaces", False),
+    Resource("ConfigMap", "v1", "/api/v1/configmaps", True),
 )
 BY_KIND = {resource.kind: resource for resource in RESOURCES}
 
