@@ -17,6 +17,7 @@ from bench.lab import Lab
 from bench.objects import Plan
 from bench.ratios import summarize
 from bench.scale import Scale
+from bench.screen import Refreshes, refreshes
 from bench.tables import Table, duration, size
 from pyagent.demo.agent_process import Agent
 from pyagent.demo.calls import call
@@ -37,7 +38,9 @@ LIST = {"small": 0.15, "large": 0.3}
 CHANGE_P50 = 0.010
 CPU = 0.005
 LIST_RUNS = 5
+REFRESH, REFRESH_ROWS, REFRESH_RUNS = 0.05, 5000, 15
 BUSY_RATE = 100
+DEGRADED = 4  # exit code of `status`
 COLUMNS = ("what", "median", "p10–p90", "p99", "budget", "met")
 
 
@@ -64,6 +67,11 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         busy = bench.busy(pid, scale.idle_seconds)
         busy_pss = _pages(pid, "Pss")
         lists = [_time_of_list(agent, services + 1) for _ in range(LIST_RUNS)]
+        ended = (
+            _time_of_verb(agent, "status"),
+            _time_of_verb(agent, "explain", f"{CHANGED.cluster_ips[0]}:80"),
+        )
+        screen = refreshes(agent.bpffs, agent.state_dir, REFRESH_RUNS)
         pss = _pages(pid, "Pss")
         private = _pages(pid, "Private_Clean") + _pages(pid, "Private_Dirty")
     met = "yes" if share < CPU else "no"
@@ -74,6 +82,9 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         (f"memory (PSS) after {busy[1]:.0f} changes a second", size(busy_pss), "", "", "", ""),
         ("memory, private pages", size(private), "", "", "", ""),
         _row(f"`kubesock services -A`, {services + 1:,} rows", lists, LIST[kind]),
+        _row("`kubesock status`", ended[0]),
+        _row("`kubesock explain`", ended[1]),
+        _screen_row(screen),
     ]
     notes = (
         f"Starts: {len(cold)} and {len(warm)}; nothing pinned also means an empty state directory.",
@@ -81,6 +92,7 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         "into place; from the start of writing it until its word is seen in the pinned map.",
         f"At rest and under changes: {scale.idle_seconds:.0f} s. PSS counts a page that other Python "
         "processes use too in part; private pages are the agent's alone.",
+        "`top`: from asking for a look until the new one is drawn.",
     )
     return Table(f"Agent, {services:,} Services × {endpoints} endpoints from files", COLUMNS, rows, notes)
 
@@ -240,6 +252,22 @@ def _time_of_list(agent: Agent, rows: int) -> float:
             f"kubesock services ended with {code}, {len(out.splitlines())} rows: {err.strip()}"
         )
     return seconds
+
+
+def _time_of_verb(agent: Agent, *words: str) -> list[float]:
+    seconds = []
+    for _ in range(LIST_RUNS):
+        began = time.perf_counter()
+        code, _, err = agent.verb(*words)
+        seconds.append(time.perf_counter() - began)
+        if code not in (0, DEGRADED):
+            raise KubesockError(f"kubesock {' '.join(words)} ended with {code}: {err.strip()}")
+    return seconds
+
+
+def _screen_row(screen: Refreshes) -> tuple[str, ...]:
+    budget = REFRESH if screen.rows <= REFRESH_ROWS + 1 else None
+    return _row(f"`kubesock top`, refresh, {screen.rows:,} rows", screen.seconds, budget)
 
 
 def _row(what: str, seconds: list[float], budget: float | None = None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench import objects
 from bench.lab import Lab
@@ -57,6 +57,7 @@ class Answer(NamedTuple):
     one: list[Phases]
     of_large: list[Phases]
     thousand: list[Phases]
+    rolled: list[Phases]
 
 
 class _Node:
@@ -151,16 +152,23 @@ def _in_new_process(folder: object, services: bytes, slices: bytes, changes: int
     one = [node.change([_line(small[i * 37 % SERVICES], i + 1)]) for i in range(changes)]
     large = [node.change([_line(LARGE, i + 1)]) for i in range(changes // 5)]
     thousand = [node.change([_line(p, 5000 + i) for p in small[:1000]]) for i in range(5)]
-    return Answer(sync, spent, len(services) + len(slices), one, large, thousand)
+    rolled = [node.change([line]) for line in _rolling(LARGE)]
+    return Answer(sync, spent, len(services) + len(slices), one, large, thousand, rolled)
 
 
 def _line(plan: Plan, skip: int) -> bytes:
-    found = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        **objects.endpoint_slice(plan, 0, skip=skip),
-    }
-    return json.dumps({"type": "MODIFIED", "object": found}).encode()
+    return _modified(objects.endpoint_slice(plan, 0, skip=skip))
+
+
+def _rolling(plan: Plan) -> list[bytes]:
+    """Slice after slice with nothing but new pods in it."""
+    renewed = plan._replace(first_endpoint=plan.first_endpoint + 2 * objects.REPLACED)
+    return [_modified(found) for found in objects.slices(renewed)]
+
+
+def _modified(found: dict[str, Any]) -> bytes:
+    typed = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", **found}
+    return json.dumps({"type": "MODIFIED", "object": typed}).encode()
 
 
 def _sync_table(answers: list[Answer]) -> Table:
@@ -191,6 +199,8 @@ def _change_table(answer: Answer) -> Table:
         _row("one endpoint, all, p99", total, CHANGE_P99, lambda s: s.p99),
         _row(f"one endpoint of {LARGE.endpoints:,}", [p.total for p in answer.of_large]),
         _row("1,000 slices at once", [p.total for p in answer.thousand]),
+        _row(f"all of {LARGE.endpoints:,}, a slice at a time: each", [p.total for p in answer.rolled]),
+        _row(f"all of {LARGE.endpoints:,}, a slice at a time: all", [sum(p.total for p in answer.rolled)]),
     ]
     notes = (
         f"{len(total):,} changes after the first sync, each of another Service, from the bytes of the watch",

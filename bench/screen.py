@@ -1,0 +1,63 @@
+"""How long `kubesock top` takes from a wish to look to the drawn screen, on a terminal that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from pyagent.cli.top import GC_THRESHOLD
+from pyagent.demo.calls import call
+from pyagent.model.failures import KubesockError
+from pyagent.view.terminal.app import TopApp
+from pyagent.view.terminal.reader import NodeReader
+from pyagent.view.terminal.remembered import Remembered
+from pyagent.view.terminal.settings import Settings
+
+SIZE = (160, 50)
+NEVER = 60.0  # seconds between looks that nobody asked for
+PATIENCE, LONGEST = 10.0, 90.0
+WARM_UP = 2
+
+
+class Refreshes(NamedTuple):
+    """Seconds from asking for a look to the new rows on the screen, and how many rows there were."""
+
+    seconds: list[float]
+    rows: int
+
+
+def refreshes(bpffs: Path, state_dir: Path, count: int) -> Refreshes:
+    """Ask an opened screen of Services to look again, in a process of its own.
+
+    Raises:
+        KubesockError: no new screen came.
+    """
+    return call(partial(_measured, bpffs, state_dir, count), timeout=LONGEST)
+
+
+def _measured(bpffs: Path, state_dir: Path, count: int) -> Refreshes:
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    return asyncio.run(_watched(NodeReader(bpffs, state_dir), count))
+
+
+async def _watched(reader: NodeReader, count: int) -> Refreshes:
+    settings = Settings(reader, "bench", "", lambda _target, _client: "", Remembered(), interval=NEVER)
+    app = TopApp(settings)
+    seconds = []
+    async with app.run_test(size=SIZE) as pilot:
+        for _ in range(WARM_UP + count):
+            before = app.shown.sample.taken if app.shown is not None else 0.0
+            began = time.perf_counter()
+            app.action_refresh()
+            while app.shown is None or app.shown.sample.taken <= before:
+                if time.perf_counter() - began > PATIENCE:
+                    raise KubesockError(f"the screen shows no new look after {PATIENCE:g} s")
+                await asyncio.sleep(0.0005)
+            await pilot.pause()  # drawn
+            seconds.append(time.perf_counter() - began)
+        rows = app.shown.total if app.shown is not None else 0
+    return Refreshes(seconds[WARM_UP:], rows)
