@@ -21,6 +21,7 @@ OUTSIDE_NETWORK = ipaddress.ip_network("10.1.0.0/16")
 """Below every Service address: what the hooks can tell from a Service by comparing two numbers."""
 
 NAMESPACE = "bench"
+API_VERSION = {"Service": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
 PORT = 80
 TARGET_PORT = 8080
 SERVER_PORT = 8081

@@ -12,6 +12,7 @@ class Scale(NamedTuple):
         rounds: timed calls of each lane.
         services: beside the measured ones, for connect().
         agent_sizes: (Services, endpoints of each) for the agent as a process.
+        cluster: (Services, endpoints of all) behind an API server.
     """
 
     rounds: int
@@ -23,6 +24,7 @@ class Scale(NamedTuple):
     syncs: int
     blocks: int
     idle_seconds: float
+    cluster: tuple[int, int]
 
 
 FULL = Scale(
@@ -35,6 +37,7 @@ FULL = Scale(
     syncs=3,
     blocks=160,
     idle_seconds=10.0,
+    cluster=(60_000, 250_000),
 )
 QUICK = Scale(
     rounds=1200,
@@ -46,6 +49,7 @@ QUICK = Scale(
     syncs=2,
     blocks=60,
     idle_seconds=3.0,
+    cluster=(3000, 12_500),
 )
 ENDPOINTS_OF_OTHERS = 3
 """Of each Service beside the measured ones: 60,000 of them still fit the default map sizes."""

@@ -64,8 +64,11 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as MB (10⁶), or kB below one."""
-    return f"{_digits(count / 1e6)} MB" if count >= 1e6 else f"{_digits(count / 1e3)} kB"
+    """Bytes as kB (10³), MB, and from ten of them on as GB or TB."""
+    for unit, least in (("TB", 1e13), ("GB", 1e10), ("MB", 1e6)):
+        if count >= least:
+            return f"{_digits(count / (least / 10 if least > 1e6 else least))} {unit}"
+    return f"{_digits(count / 1e3)} kB"
 
 
 def _digits(value: float) -> str:

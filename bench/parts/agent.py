@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,13 +13,13 @@ from bench import objects
 from bench.held import HeldSet
 from bench.lab import Lab
 from bench.objects import Plan
+from bench.processes import cpu_nanoseconds, cpu_share, pages, start_of, wait_ready
 from bench.ratios import summarize
 from bench.scale import Scale
 from bench.screen import Refreshes, refreshes
 from bench.tables import Table, duration, size
 from pyagent.demo.agent_process import Agent
 from pyagent.demo.calls import call
-from pyagent.demo.children import started_at
 from pyagent.kernel.datapath import cleanup
 from pyagent.model.failures import KubesockError
 
@@ -63,17 +61,17 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         pid = agent.process.pid
         changes = bench.changes(agent, scale.changes)
         rows.append(_row("changed file → kernel", changes, CHANGE_P50))
-        share = _cpu_share(pid, scale.idle_seconds)
+        share = cpu_share(pid, scale.idle_seconds)
         busy = bench.busy(pid, scale.idle_seconds)
-        busy_pss = _pages(pid, "Pss")
+        busy_pss = pages(pid, "Pss")
         lists = [_time_of_list(agent, services + 1) for _ in range(LIST_RUNS)]
         ended = (
             _time_of_verb(agent, "status"),
             _time_of_verb(agent, "explain", f"{CHANGED.cluster_ips[0]}:80"),
         )
         screen = refreshes(agent.bpffs, agent.state_dir, REFRESH_RUNS)
-        pss = _pages(pid, "Pss")
-        private = _pages(pid, "Private_Clean") + _pages(pid, "Private_Dirty")
+        pss = pages(pid, "Pss")
+        private = pages(pid, "Private_Clean") + pages(pid, "Private_Dirty")
     met = "yes" if share < CPU else "no"
     rows += [
         ("CPU at rest", f"{share:.2%}", "", "", f"< {CPU:.1%}", met),
@@ -154,7 +152,7 @@ class _AgentBench:
         )
         try:
             ready = call(
-                partial(_wait_ready, agent.process.pid, agent.health_port),
+                partial(wait_ready, agent.process.pid, agent.health_port, READY_SECONDS),
                 netns=self._lab.loopback.client,
                 timeout=READY_SECONDS + 5,
             )
@@ -162,19 +160,19 @@ class _AgentBench:
                 raise KubesockError(
                     f"the agent ended or is not ready after {READY_SECONDS:g} s\n{agent.log_tail()}"
                 )
-            yield agent, ready - _start_of(agent.process.pid)
+            yield agent, ready - start_of(agent.process.pid)
         finally:
             agent.stop()
 
     def busy(self, pid: int, seconds: float) -> tuple[float, float]:
         """CPU share while the slice changes BUSY_RATE times a second; how many changes a second it were."""
-        began, spent, count = time.perf_counter(), _cpu_nanoseconds(pid), 0
+        began, spent, count = time.perf_counter(), cpu_nanoseconds(pid), 0
         while (now := time.perf_counter()) < began + seconds:
             self._change()
             count += 1
             time.sleep(max(0.0, began + count / BUSY_RATE - now))
         passed = time.perf_counter() - began
-        return (_cpu_nanoseconds(pid) - spent) / 1e9 / passed, count / passed
+        return (cpu_nanoseconds(pid) - spent) / 1e9 / passed, count / passed
 
     def _change(self) -> None:
         """Put a slice with another first endpoint in the place of the one that is there."""
@@ -199,48 +197,6 @@ class _AgentBench:
             time.sleep(0.02)  # one change at a time: the agent is at rest again
         held.close()
         return seconds
-
-
-def _wait_ready(pid: int, port: int) -> float | None:
-    """CLOCK_BOOTTIME of the first 200 of /readyz; None: not in time, or the agent ended."""
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and started_at(pid) is not None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
-        with contextlib.suppress(OSError, http.client.HTTPException):  # not listening yet
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return time.clock_gettime(time.CLOCK_BOOTTIME)
-        connection.close()
-        time.sleep(0.005)
-    return None
-
-
-def _start_of(pid: int) -> float:
-    """CLOCK_BOOTTIME of a process's start, to 10 ms."""
-    ticks = started_at(pid)
-    if ticks is None:
-        raise KubesockError("the agent ended while it was measured")
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _cpu_share(pid: int, seconds: float) -> float:
-    began, spent = time.perf_counter(), _cpu_nanoseconds(pid)
-    time.sleep(seconds)
-    return (_cpu_nanoseconds(pid) - spent) / 1e9 / (time.perf_counter() - began)
-
-
-def _cpu_nanoseconds(pid: int) -> int:
-    """CPU time of all threads; finer than /proc/PID/stat, which counts in 10 ms."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-
-
-def _pages(pid: int, kind: str) -> int:
-    """Bytes of one line of smaps_rollup."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == kind:
-            return int(value.split()[0]) * 1024
-    raise KubesockError(f"the kernel tells no {kind} of a process")
 
 
 def _time_of_list(agent: Agent, rows: int) -> float:

@@ -28,7 +28,7 @@ class TooManyNodes(Exception):
 class NodeReflector(Reflector):
     """A `Reflector` that decides before each list whose Nodes it asks for, and narrows when they grow many.
 
-    Back again it goes only before a list, which comes every `Timing.relist_after` at the latest.
+    Back again it goes only before a list, which comes every `Timing.relist_after`, a long one less often.
     """
 
     def __init__(self, own_name: str, *args: Any, most: int = MOST_NODES, few: int = FEW_AGAIN) -> None:

@@ -65,6 +65,7 @@ class Reflector:
         self._streamed_lists = True
         self._skip_streamed_list = False
         self._relist_at = 0.0
+        self._list_bytes = 0
         self._replaced_at = 0.0
         self._failures = self._new_backoff()
         self._relists = self._new_backoff()
@@ -151,6 +152,7 @@ class Reflector:
             problems += page.problems
             token = page.continue_token
             if not token:
+                self._list_bytes = size
                 return objects, problems, page.resource_version, received
             self._check_size(len(objects) + len(problems), size)
         raise NotReadable(f"the list of {self.resource.plural} has more than {MAX_LIST_PAGES} pages")
@@ -179,7 +181,9 @@ class Reflector:
         self._held_any = bool(objects or problems)
         self._cursor, self._list_version = version, version
         self._replaced_at = self._around.now()
-        self._relist_at = self._replaced_at + jittered(self._timing.relist_after, 0.33, self._around.random)
+        # Thousands of nodes do this: what it costs the servers must not grow with the lists too.
+        pause = max(self._timing.relist_after, self._list_bytes / self._timing.relist_bytes_a_second)
+        self._relist_at = self._replaced_at + jittered(pause, 0.33, self._around.random)
         self._emit(Replaced(self.resource.kind, objects, tuple(problems), received))
 
     def _forget(self) -> None:
@@ -219,16 +223,19 @@ class Reflector:
         self, answer: Answer, initial: dict[tuple[str, str], KubeObject | Problem] | None
     ) -> bool:
         """Read to the proper end. False if its list needs to be confirmed."""
-        splitter = LineSplitter()
+        splitter, listed = LineSplitter(), 0
         while piece := answer.read_piece():
             received = self.figures.last_byte = self._around.now()
             for line in splitter.feed(piece):
                 event = decode_watch_line(self.resource.kind, line)
                 if initial is None:
                     self._apply(event, received)
-                elif self._gather(event, initial):
+                    continue
+                listed += len(line)
+                if self._gather(event, initial):
                     if not self._believed(len(initial)):
                         return False
+                    self._list_bytes = listed
                     self._end_of_streamed_list(initial, event.resource_version, received)
                     initial = None
         if splitter.incomplete:

@@ -16,6 +16,7 @@ class Timing(NamedTuple):
     read: float = 90.0  # of silence until a stream counts as dead; bookmarks come every minute
     watch: float = 290.0  # a watch's length, ±10 %; below the idle limits of common proxies
     relist_after: float = 2700.0  # a full list now and then, ±33 %
+    relist_bytes_a_second: float = 4000.0  # that such lists may come to; large ones come less often
     confirm_empty: float = 2.0
     absent_api: float = 900.0  # until an optional API is asked for again, ±20 %
     healthy: float = 1.0  # a stream that lived this long was no refusal in disguise

@@ -16,7 +16,14 @@ from pyagent.model.source_events import Emit
 from tests.cluster.support import Recorder
 from tests.fakes.api_server import ApiServer
 
-QUICK = Timing(read=2.0, confirm_empty=0.05, absent_api=0.2, backoff_first=0.01, backoff_longest=0.1)
+QUICK = Timing(
+    relist_bytes_a_second=1e9,
+    read=2.0,
+    confirm_empty=0.05,
+    absent_api=0.2,
+    backoff_first=0.01,
+    backoff_longest=0.1,
+)
 
 Follow = Callable[..., tuple[ApiSource, Recorder]]
 

@@ -54,6 +54,7 @@ def test_durations_have_three_digits(seconds: float, text: str) -> None:
 
 def test_sizes_are_decimal() -> None:
     assert (size(54_900_000), size(263_000)) == ("54.9 MB", "263 kB")
+    assert (size(9.9e9), size(12.3e9), size(1.23e14)) == ("9900 MB", "12.3 GB", "123 TB")
 
 
 def test_addresses_of_services_and_endpoints_are_each_their_own() -> None:
