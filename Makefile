@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEV ?= 1
 
 .PHONY: help setup demo test check unit kernel-test reliability format flags bench kernels screenshots lock clean
-.PHONY: install uninstall image image-test
+.PHONY: install uninstall image image-test manifests docs release
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ uninstall: ## take away what make install made: unit, hooks, pins, files; the co
 
 image: ## the container image, with docker, podman or buildah; TAG=kubesock:VERSION BASE=debian:12-slim
 	@build-aux/image/build.sh
+
+manifests: setup ## deploy/install.yaml from deploy/kustomize
+	@$(BIN)/python build-aux/manifests.py
 
 image-test: setup ## build the image without a registry, run it, and dial through it from outside (root, podman, runc, mmdebstrap)
 	@build-aux/image/test.sh

@@ -1,4 +1,4 @@
-"""deploy/rbac.yaml against what the agent really asks the API server for: no less, and nothing more."""
+"""The base's rbac.yaml against what the agent really asks the API server for: no less, and nothing more."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.cluster.conftest import Follow
 from tests.cluster.support import PATIENCE, node, service
 from tests.fakes.api_server import ApiServer, Request
 
-FILE = Path(__file__).resolve().parents[2] / "deploy" / "rbac.yaml"
+FILE = Path(__file__).resolve().parents[2] / "deploy" / "kustomize" / "base" / "rbac.yaml"
 Permission = tuple[str, str, str]  # API group, resource, verb
 
 _CORE = re.compile(r"/api/v1/(namespaces/[^/]+/)?(?P<plural>[a-z]+)(/[^/]+)?")
