@@ -1,8 +1,8 @@
 """Renders deploy/kustomize, and writes deploy/install.yaml from the form to prefer.
 
 The part of kustomize that the folders there use, no more: resources, components, and patches in JSON Patch
-(RFC 6902). Whatever else a kustomization asks for is an error, so that this and `kubectl kustomize` cannot come
-to differ quietly.
+(RFC 6902). Whatever else a kustomization asks for is an error, so that this and `kubectl kustomize` cannot
+come to differ quietly.
 """
 
 from __future__ import annotations
