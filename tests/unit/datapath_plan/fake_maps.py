@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pyagent.datapath.decoded import RawMaps
-from pyagent.datapath.layout import BACKEND, CONFIG, Capacities
+from pyagent.datapath.layout import BACKEND, CHOSEN_SHARDS, CONFIG, Capacities
 from pyagent.datapath.writes import Put, Remove, Store, Write
 
 SMALL = Capacities(
@@ -23,18 +23,22 @@ class FakeMaps:
             "slots": bytearray(8 * capacities.slots),
             "backends": bytearray(BACKEND.size * capacities.backends),
             "config": bytearray(CONFIG.size),
+            "chosen": bytearray(8 * capacities.backends * CHOSEN_SHARDS),
+            "refused": bytearray(8 * capacities.service_ports),
         }
         self.hashes: dict[str, dict[bytes, bytes]] = {
             "frontends": {},
             "names": {},
             "service_addresses": {},
             "node_addresses": {},
+            "source_ranges": {},
         }
         self.limits = {
             "frontends": capacities.frontends,
             "names": capacities.service_ports * 2,
             "service_addresses": capacities.service_addresses,
             "node_addresses": capacities.node_addresses,
+            "source_ranges": capacities.source_ranges,
         }
 
     @property

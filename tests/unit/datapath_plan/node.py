@@ -6,16 +6,17 @@ it was, and a set id read from a frontend's word must lead to the service port t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pyagent.datapath.decoded import RawMaps, decode_set
 from pyagent.datapath.draft import Plan
 from pyagent.datapath.evaluate import Answer, evaluate, evaluate_frontend, evaluate_set
 from pyagent.datapath.held import Freed, HeldState
-from pyagent.datapath.layout import BACKEND, Capacities
+from pyagent.datapath.layout import BACKEND, SOURCE_RANGE_KEY, Capacities
 from pyagent.datapath.plan import plan
 from pyagent.datapath.restored import restore
-from pyagent.model.service import DesiredChange, ServicePortKey
+from pyagent.datapath.writes import Write
+from pyagent.model.service import DesiredChange, ServicePortKey, View
 from tests.unit.datapath_plan.desires import Desired, Dial
 from tests.unit.datapath_plan.fake_maps import SMALL, FakeMaps
 
@@ -29,51 +30,90 @@ class WriteFailed(Exception):
 
 
 class Node:
-    def __init__(self, dials: Iterable[Dial], capacities: Capacities = SMALL) -> None:
+    def __init__(
+        self, dials: Iterable[Dial], capacities: Capacities = SMALL, clients: Iterable[bytes] = ()
+    ) -> None:
+        """
+        Args:
+            dials: what clients dial.
+            clients: addresses of clients, for source ranges.
+        """
         self.dials = list(dials)
+        self.clients = list(clients)
         self.maps = FakeMaps(capacities)
         self.held = HeldState(capacities)
         self.freed: list[Freed] = []
         self.last: Plan | None = None
-        self._begin_reading()
+        self.begin_reading()
 
     def change(self, change: DesiredChange, *, complete: bool = False, fail_at: int | None = None) -> Plan:
         """Plan and carry out; `fail_at` counts the changes of memory until the fault."""
-        before = {dial: self.decision(dial) for dial in self.dials}
         made = plan(self.held, change, complete=complete)
         self.last = made
+        self.carry_out(made.writes, fail_at)
+        if made.freed:
+            self.freed.append(made.freed)
+        return made
+
+    def carry_out(self, writes: Sequence[Write], fail_at: int | None = None) -> None:
+        """Write, and look at every dial after each change of memory."""
+        before = {dial: self.decision(dial) for dial in self.dials}
         after_maps = self._copy(self.maps)
-        for write in made.writes:
+        for write in writes:
             after_maps.apply(write)
         after = {dial: _decision(evaluate(after_maps.raw, *dial)) for dial in self.dials}
         allowed = {dial: {before[dial], after[dial]} for dial in self.dials}
         self._allow_moving_nodes(allowed, after_maps)
+        admitted = {
+            dial: (self._admitted(self.maps, dial), self._admitted(after_maps, dial)) for dial in allowed
+        }
         left = fail_at
 
         def look(name: str, offset: int) -> None:
             nonlocal left
             self._look(name, offset, allowed)
+            for dial, (old, new) in admitted.items() if self.clients else ():
+                now = self._admitted(self.maps, dial)
+                assert old & new <= now <= old | new, (dial, "a client is let in, or kept out, in between")
             if left is not None:
                 left -= 1
                 if left < 0:
                     raise WriteFailed
 
-        for write in made.writes:
+        for write in writes:
             self.maps.apply(write, look)
-        if made.freed:
-            self.freed.append(made.freed)
-        return made
+
+    def exchange(self, maps: FakeMaps) -> None:
+        """Programs use other maps from now on."""
+        self.maps = maps
+        self.begin_reading()
+
+    def admitted(self, dial: Dial) -> frozenset[bytes]:
+        """The clients that source ranges do not keep out."""
+        return self._admitted(self.maps, dial)
+
+    def _admitted(self, maps: FakeMaps, dial: Dial) -> frozenset[bytes]:
+        answer = evaluate(maps.raw, *dial)
+        if answer.header is None or answer.header.view != View.RESTRICTED:
+            return frozenset(self.clients)
+        ranges = [SOURCE_RANGE_KEY.unpack(key) for key in maps.hashes["source_ranges"]]
+        return frozenset(
+            client
+            for client in self.clients
+            for prefix, owner, address in ranges
+            if owner == answer.service_port and _covers(bytes(address), int(prefix) - 32, client)
+        )
 
     def end_grace_period(self) -> None:
         for freed in self.freed:
             self.held.reclaim(freed)
         self.freed.clear()
-        self._begin_reading()
+        self.begin_reading()
 
     def restart(self) -> None:
         """All that is known comes from the maps again."""
         self.freed.clear()
-        self._begin_reading()
+        self.begin_reading()
         self.held = restore(self.maps.raw, self.maps.capacities)
 
     def decision(self, dial: Dial) -> Decision:
@@ -93,7 +133,8 @@ class Node:
             found = outcome, frozenset((address, port) for address, port, _, _ in candidates)
             assert found == desired.answer(dial), (dial, found)
 
-    def _begin_reading(self) -> None:
+    def begin_reading(self) -> None:
+        """A grace period has passed: no program runs that read anything before."""
         self._pinned_slots: dict[int, bytes] = {}
         self._pinned_backends: dict[int, bytes] = {}
         self._seen_sets: dict[int, tuple[int, int]] = {}  # set id -> service port's id, incarnation
@@ -127,7 +168,7 @@ class Node:
             fixed = self._pinned_backends.get(offset // BACKEND.size)
             assert fixed is None or fixed == _fixed_part(raw, offset // BACKEND.size), "a backend changed"
             return
-        if name == "names":
+        if name in ("names", "chosen", "refused"):
             return
         for dial in self.dials:
             assert self.decision(dial) in allowed[dial], (dial, self.decision(dial), allowed[dial])
@@ -158,6 +199,11 @@ class Node:
 def _decision(answer: Answer) -> Decision:
     assert all(candidate.matches for candidate in answer.candidates), "a slot names a backend that is gone"
     return answer.decision
+
+
+def _covers(network: bytes, bits: int, address: bytes) -> bool:
+    shift = 128 - bits
+    return int.from_bytes(network, "big") >> shift == int.from_bytes(address, "big") >> shift
 
 
 def _fixed_part(raw: RawMaps, backend_id: int) -> bytes:
