@@ -113,7 +113,7 @@ def _metric(agent: Agent, name: str) -> float:
     values = [
         float(line.split()[-1]) for line in body.splitlines() if line.startswith((f"{name} ", f"{name}{{"))
     ]
-    return sum(values)
+    return max(values)  # told once for each family
 
 
 def _one(what: str, value: str) -> tuple[str, ...]:

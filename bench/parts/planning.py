@@ -58,6 +58,7 @@ class Answer(NamedTuple):
     of_large: list[Phases]
     thousand: list[Phases]
     rolled: list[Phases]
+    pauses: tuple[float, float]  # the longest of the garbage collector's: in the sync, in the changes
 
 
 class _Node:
@@ -77,12 +78,14 @@ class _Node:
         self.snapshot.replace("Service", lists[0].objects)
         self.snapshot.replace("EndpointSlice", lists[1].objects)
         clock.lap()
+        gc.disable()
         dirty = self.snapshot.everything()
         self.snapshot.take_dirty()
         self.desired.update(self.snapshot, dirty)
         change = self.desired.full()
         clock.lap()
         made = plan(self.held, change, complete=True)
+        gc.enable()
         clock.lap()
         self.maps.apply(made.writes)
         clock.lap()
@@ -108,6 +111,25 @@ class _Node:
             raise KubesockError(f"a change wrote {len(made.writes)} times, unfit: {made.unfit}")
         self.held.reclaim(made.freed)  # no hook runs on these maps, so there is no grace period to wait for
         return clock.phases()
+
+
+class _Pauses:
+    """The garbage collector's longest pause since the last look, seconds of CPU time."""
+
+    def __init__(self) -> None:
+        self._began, self._longest = 0.0, 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, _info: object) -> None:
+        now = time.thread_time()
+        if phase == "start":
+            self._began = now
+        else:
+            self._longest = max(self._longest, now - self._began)
+
+    def take(self) -> float:
+        longest, self._longest = self._longest, 0.0
+        return longest
 
 
 class _Laps:
@@ -143,17 +165,21 @@ def _in_new_process(folder: object, services: bytes, slices: bytes, changes: int
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     maps = MapSet.create(folder, Capacities())
     node = _Node(maps)
+    pauses = _Pauses()
     spent = time.process_time()
     sync = node.first_sync(services, slices)
     spent = time.process_time() - spent
+    in_sync = pauses.take()
     gc.collect()
     gc.freeze()
+    pauses.take()
     small = list(objects.plans(SERVICES, ENDPOINTS))
     one = [node.change([_line(small[i * 37 % SERVICES], i + 1)]) for i in range(changes)]
     large = [node.change([_line(LARGE, i + 1)]) for i in range(changes // 5)]
     thousand = [node.change([_line(p, 5000 + i) for p in small[:1000]]) for i in range(5)]
     rolled = [node.change([line]) for line in _rolling(LARGE)]
-    return Answer(sync, spent, len(services) + len(slices), one, large, thousand, rolled)
+    seen = in_sync, pauses.take()
+    return Answer(sync, spent, len(services) + len(slices), one, large, thousand, rolled, seen)
 
 
 def _line(plan: Plan, skip: int) -> bytes:
@@ -182,6 +208,7 @@ def _sync_table(answers: list[Answer]) -> Table:
     ]
     rows.append(_row("first sync, all", [a.sync.total for a in answers], SYNC))
     rows.append(_row("first sync, all, CPU time", [a.sync_cpu for a in answers]))
+    rows.append(_row("longest garbage collection in it", [a.pauses[0] for a in answers]))
     notes = (
         f"{answers[0].list_bytes / 1e6:.0f} MB of JSON, {len(answers)} times in new processes, "
         "with the agent's garbage collector settings.",
@@ -194,11 +221,13 @@ def _change_table(answer: Answer) -> Table:
         _row(f"one endpoint, {phase}", [getattr(p, phase) for p in answer.one]) for phase in Phases._fields
     ]
     total = [p.total for p in answer.one]
+    pause = duration(answer.pauses[1]) if answer.pauses[1] else "there was none"
     rows += [
         _row("one endpoint, all", total, CHANGE_P50),
         _row("one endpoint, all, p99", total, CHANGE_P99, lambda s: s.p99),
         _row(f"one endpoint of {LARGE.endpoints:,}", [p.total for p in answer.of_large]),
         _row("1,000 slices at once", [p.total for p in answer.thousand]),
+        ("longest garbage collection meanwhile", pause, "", "", "", ""),
         _row(f"all of {LARGE.endpoints:,}, a slice at a time: each", [p.total for p in answer.rolled]),
         _row(f"all of {LARGE.endpoints:,}, a slice at a time: all", [sum(p.total for p in answer.rolled)]),
     ]

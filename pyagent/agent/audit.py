@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 WINDOW = 2 << 20
 """Bytes of an array that are compared at a time."""
 
-PORTION = 2048
+PORTION = 1024
 """Entries of a hash map or trie that are read at a time."""
 
-LOOKED_UP = 256
+LOOKED_UP = 128
 """Entries of a larger map that are looked up at a time."""
 
 

@@ -101,6 +101,15 @@ class Programmer:
 
     def turn(self) -> Turn | None:
         """Compute, plan and carry out; None if it failed and will be repeated at `retry_at`."""
+        if self.planned:
+            return self._turn()
+        gc.disable()  # a first plan makes a lot, and no garbage
+        try:
+            return self._turn()
+        finally:
+            gc.enable()
+
+    def _turn(self) -> Turn | None:
         everything = self.snapshot.everything() if not self.planned else None
         dirty = self.snapshot.take_dirty()
         if API_SERVER in dirty.services:
