@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pyagent.cli.listing import show_document, wants_color
+from pyagent.cli.listing import is_utf8, show_document, terminal_width, wants_color
 from pyagent.cli.options import (
     bpffs_option,
     color_option,
@@ -46,7 +46,9 @@ def explain_verb(target: str, client: str, output: str, bpffs: Path, state_dir: 
     """
     rows = explanations(target, client, bpffs, state_dir)
     if output == "table":
-        click.echo("\n".join(explanation_text(row, wants_color(color)) for row in rows), nl=False, color=True)
+        width = terminal_width()
+        texts = [explanation_text(row, wants_color(color), width, is_utf8()) for row in rows]
+        click.echo("\n".join(texts), nl=False, color=True)
     elif len(rows) == 1:
         show_document(KIND, rows[0], output)
     else:

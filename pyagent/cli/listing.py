@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -127,6 +128,18 @@ def wants_color(color: str) -> bool:
     if color != "auto":
         return color == "always"
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None: it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def is_utf8() -> bool:
+    """Whether the user's locale has more than ASCII (locale(7)); Python's own encoding is UTF-8 in C too."""
+    names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next(filter(None, names), "").lower()
+    return "utf-8" in locale or "utf8" in locale
 
 
 def unknown_service(service: str) -> KubesockError:

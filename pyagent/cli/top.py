@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pyagent.cli.listing import show, wants_color
+from pyagent.cli.listing import is_utf8, show, wants_color
 from pyagent.cli.options import (
     Listing,
     bpffs_option,
@@ -133,9 +133,9 @@ def _screen(reader: NodeReader, request: Request, interval: float, bpffs: Path, 
         reader,
         node=node,
         kernel=os.uname().release.partition("-")[0],
-        explain=lambda target, client: _explained(target, client, bpffs, state_dir),
+        explain=lambda target, client, width: _explained(target, client, width, bpffs, state_dir),
         chosen=chosen,
-        marks=Marks(_is_utf8()),
+        marks=Marks(is_utf8()),
         interval=interval,
         first=request,
         state_file=path,
@@ -147,14 +147,7 @@ def _screen(reader: NodeReader, request: Request, interval: float, bpffs: Path, 
         raise app.failure
 
 
-def _is_utf8() -> bool:
-    """Whether the user's locale has more than ASCII (locale(7)); Python's own encoding is UTF-8 in C too."""
-    names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG"))
-    locale = next(filter(None, names), "").lower()
-    return "utf-8" in locale or "utf8" in locale
-
-
-def _explained(target: str, client: str, bpffs: Path, state_dir: Path) -> str:
+def _explained(target: str, client: str, width: int, bpffs: Path, state_dir: Path) -> str:
     from pyagent.cli.explain import explanations
     from pyagent.view.explain_text import explanation_text
 
@@ -164,4 +157,4 @@ def _explained(target: str, client: str, bpffs: Path, state_dir: Path) -> str:
         if not client:
             raise
         rows = explanations(target, "", bpffs, state_dir)  # the client cannot be found by this name
-    return "\n".join(explanation_text(row, wants_color("auto")) for row in rows)
+    return "\n".join(explanation_text(row, wants_color("auto"), width, is_utf8()) for row in rows)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pyagent.kernel.connections import Connection
 from pyagent.kernel.namespace_owners import NetnsOwner, SocketKey
-from pyagent.model.address import Protocol
+from pyagent.model.address import Protocol, format_endpoint
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import BackendStateBit, PolicyBit, ServiceType, View
 from pyagent.view.backend_table import backend_rows
 from pyagent.view.event_table import EMPTY, time_text
+from pyagent.view.explain import answering_port, explain
+from pyagent.view.explain_facts import EndpointFacts, NodeFacts, PortFacts, ServiceFacts
+from pyagent.view.explain_lookup import look_up
+from pyagent.view.explain_maps import decode_client_maps
+from pyagent.view.explain_question import ANYBODY, AddressTarget, dials_of, parse_target
+from pyagent.view.explain_text import explanation_text
 from pyagent.view.fill import entries_in_use
 from pyagent.view.live import AgentFacts, LiveMaps, MapFacts
 from pyagent.view.node_status import HookStatus
@@ -248,9 +255,41 @@ class MadeReader:
         return NOW + self.looks + TABLE_SECONDS
 
 
-def explained(target: str, client: str) -> str:
+def explained(target: str, client: str, width: int) -> str:
     """Stands for `kubesock explain`."""
     return f"{target} from {client or 'anywhere'}: goes to 10.244.7.10:8080 in 34.0% of the dials\n"
+
+
+LEFT_OUT = {"10.244.41.13:8080": "not ready", "10.244.41.14:8080": "terminating, and no longer serving"}
+
+
+def explained_by_the_maps(target: str, client: str, width: int) -> str:
+    """The explanation of a Service of the made-up node, with two endpoints that are out."""
+    maps = live_maps(3)
+    wanted = parse_target(target)
+    assert not isinstance(wanted, AddressTarget)
+    dial = dials_of(wanted, maps.raw)[0]
+    found = look_up(maps, decode_client_maps({}, {}, {}), dial, ANYBODY)
+    pods = {format_endpoint(one.address, one.port): f"shop/{wanted.name}-{number}" for number, one in
+            enumerate(found.answer.candidates, 10)}  # fmt: skip
+    view = "Cluster"
+    of_slice = partial(EndpointFacts, slice="checkout-k2x9p", zone="zone-b")
+    chosen = [
+        of_slice(
+            one, ready=True, serving=True, terminating=False, node="worker-2", pod=pod, chosen={view: "ready"}
+        )
+        for one, pod in pods.items()
+    ]
+    out = [
+        of_slice(one, ready=False, serving=False, terminating=False, node="worker-3", left_out={view: why})
+        for one, why in LEFT_OUT.items()
+    ]
+    port = answering_port(maps, found)
+    assert port is not None
+    told = PortFacts(port.service, port.family, (), (*chosen, *out))
+    facts = ServiceFacts(port.namespace, port.name, ports=(told,))
+    row = explain(maps, found, NodeFacts("worker-1", "zone-a", (facts,)))
+    return explanation_text(row, color=True, width=width)
 
 
 def settings(reader: MadeReader, **more: Any) -> Settings:

@@ -11,13 +11,14 @@ from pathlib import Path
 from pyagent.view.terminal.remembered import Remembered
 from pyagent.view.terminal.row_table import RowTable
 from tests.tui.driving import driven
-from tests.tui.made import MadeReader
+from tests.tui.made import MadeReader, explained_by_the_maps
 
 SIZE = (120, 24)
 LOOKS = 24
 PICTURES: dict[str, tuple[str, ...]] = {
     "services": ("N",),
     "backends": ("slash", *"web", "enter", "enter"),
+    "explain": ("slash", *"checkout", "enter", "e"),
     "connections": ("3", "down", "down"),
     "events": ("4",),
     "maps": ("5",),
@@ -31,11 +32,11 @@ PICTURES: dict[str, tuple[str, ...]] = {
 async def take(name: str, keys: tuple[str, ...], folder: Path) -> None:
     """One picture."""
     reader = MadeReader()
-    async with driven(reader, SIZE, chosen=Remembered()) as screen:
+    async with driven(reader, SIZE, chosen=Remembered(), explain=explained_by_the_maps) as screen:
         await screen.look(LOOKS)
         await screen.press(*keys)
         await screen.look(2)
-        screen.app.query_one(RowTable).refresh()
+        screen.app.screen_stack[0].query_one(RowTable).refresh()
         await screen.pilot.pause()
         (folder / f"{name}.svg").write_text(screen.app.export_screenshot(title=f"kubesock top: {name}"))
 

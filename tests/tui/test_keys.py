@@ -236,7 +236,7 @@ async def test_e_explains_the_row(screen: Driver) -> None:
 
 
 def test_what_cannot_be_explained_is_told_in_words() -> None:
-    def refused(target: str, client: str) -> str:
+    def refused(target: str, client: str, width: int) -> str:
         raise KubesockError("service x: not in the maps")
 
     async def steps() -> None:

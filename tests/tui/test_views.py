@@ -12,8 +12,9 @@ from textual.pilot import Pilot
 from pyagent.view.terminal.app import TopApp
 from pyagent.view.terminal.marks import Marks
 from pyagent.view.terminal.remembered import Remembered
+from pyagent.view.terminal.screens import TextScreen
 from tests.tui.driving import Driver
-from tests.tui.made import MadeReader, settings
+from tests.tui.made import MadeReader, explained_by_the_maps, settings
 
 WIDE = (140, 34)
 NARROW = (60, 15)
@@ -50,6 +51,9 @@ def looks_right(
         await driver.ready()
         await driver.look(looks)
         await driver.press(*keys)
+        screen = driver.app.screen
+        if isinstance(screen, TextScreen):
+            await driver.until(lambda: "asking..." not in screen.text)
 
     run: Callable[[Pilot[Any]], Awaitable[None]] = drive
     assert compare(app, terminal_size=size, run_before=run)
@@ -109,6 +113,10 @@ def test_help(snap_compare: Compare) -> None:
 
 def test_the_columns_to_sort_by(snap_compare: Compare) -> None:
     looks_right(snap_compare, "s")
+
+
+def test_an_explanation(snap_compare: Compare) -> None:
+    looks_right(snap_compare, "slash", *"checkout", "enter", "e", explain=explained_by_the_maps)
 
 
 def test_all_fields_of_a_row(snap_compare: Compare) -> None:

@@ -15,7 +15,7 @@ from pyagent.view.terminal.base import TopBase
 from pyagent.view.terminal.frame import TABS, VIEWS
 from pyagent.view.terminal.layout import is_numeric
 from pyagent.view.terminal.row_table import RowTable, quick_sort
-from pyagent.view.terminal.screens import SortScreen, TextScreen, fields_text
+from pyagent.view.terminal.screens import SortScreen, TextScreen, fields_text, text_width
 from pyagent.view.terminal.settings import Settings
 from pyagent.view.terminal.view_kinds import Request
 
@@ -112,12 +112,12 @@ class RowActions(TopBase):
             return
         screen = TextScreen(f"explain {target}", Text("asking..."))
         self.push_screen(screen)
-        self._explain(screen, target, client)
+        self._explain(screen, target, client, text_width(self.size.width))
 
     @work(thread=True, exclusive=True, group="explain")
-    def _explain(self, screen: TextScreen, target: str, client: str) -> None:
+    def _explain(self, screen: TextScreen, target: str, client: str, width: int) -> None:
         try:
-            text = Text.from_ansi(self.settings.explain(target, client))
+            text = Text.from_ansi(self.settings.explain(target, client, width))
         except (KubesockError, OSError) as error:
             text = Text(str(error))
         self.post_message(Explained(screen, text))

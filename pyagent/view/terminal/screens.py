@@ -22,6 +22,11 @@ from pyagent.view.terminal.view_kinds import Shown, View
 _CLOSE: list[BindingType] = [Binding("escape,q", "dismiss", "close", show=False)]
 
 
+def text_width(columns: int) -> int:
+    """Columns that a text has in a `TextScreen` on a terminal of this width (see `app.tcss`)."""
+    return max(20, min(130, columns * 9 // 10) - 6)
+
+
 class TextScreen(ModalScreen[None]):
     """A text that can be scrolled, with a title. Esc closes it."""
 
@@ -47,6 +52,11 @@ class TextScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self.query_one(VerticalScroll).focus()
+
+    @property
+    def text(self) -> str:
+        """What it shows."""
+        return self._text.plain
 
     def update(self, text: Text) -> None:
         """Show another text."""

@@ -17,7 +17,7 @@ class Settings(NamedTuple):
     """Everything from outside.
 
     Attributes:
-        explain: (target, client) -> the text of `kubesock explain`; called in a thread.
+        explain: (target, client, columns) -> the text of `kubesock explain`; called in a thread.
         chosen: choices of the user; changed as they change.
         state_file: where these are kept; None: nowhere.
         clock: the monotonic clock that `Sample.taken` is of.
@@ -26,7 +26,7 @@ class Settings(NamedTuple):
     reader: Reader
     node: str
     kernel: str
-    explain: Callable[[str, str], str]
+    explain: Callable[[str, str, int], str]
     chosen: Remembered
     marks: Marks = Marks(True)
     interval: float = 1.0

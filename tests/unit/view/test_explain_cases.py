@@ -21,6 +21,7 @@ from pyagent.view.explain import answering_port, error_name, explain
 from pyagent.view.explain_lookup import look_up
 from pyagent.view.explain_maps import ClientMaps, decode_client_maps
 from pyagent.view.explain_question import AddressTarget, Client, dial_of, parse_target
+from pyagent.view.explain_tree import explanation_tree
 from pyagent.view.live import AgentFacts, LiveMaps
 from pyagent.view.tables import Row
 from tests.datapath.cases import (
@@ -120,6 +121,38 @@ def test_the_maps_alone_tell_the_same_outcome(world: str, dialled: Dialled) -> N
     for field in ("outcome", "errno", "service", "set", "rule"):
         assert without[field] == with_agent[field]
     assert [b["backend"] for b in without["backends"]] == [b["backend"] for b in with_agent["backends"]]
+
+
+@pytest.mark.parametrize(("world", "dialled"), each_dial(), ids=name_of)
+def test_the_tree_leads_to_every_endpoint_and_says_why_others_are_out(world: str, dialled: Dialled) -> None:
+    row = explained(world, dialled)
+    lines = explanation_tree(row).splitlines()
+    for one in row["backends"]:
+        (line,) = [line for line in lines if "✓" in line and f" {one['backend']} " in line]
+        assert f"{100 * one['probability']:.1f}%" in line or not one["probability"]
+    out = [one for one in row["endpoints"] if not one["in"]]
+    for one in out:
+        assert any("✗" in line and f"{one['endpoint']}  {one['why']}" in line for line in lines)
+    assert sum(line.count("✓") + line.count("✗") for line in lines) == len(row["backends"]) + len(out)
+    assert any(row["errno"] in line for line in lines) if row["errno"] else "refused" not in lines[-1]
+
+
+def test_a_tree_fits_the_terminal_and_its_alphabet() -> None:
+    for world, dialled in each_dial():
+        row = explained(world, dialled)
+        narrow = explanation_tree(row, width=50, utf8=False)
+        assert narrow.isascii()
+        assert max(map(len, narrow.splitlines())) <= 50
+        assert "\x1b[" in explanation_tree(row, color=True)
+        assert "\x1b" not in narrow
+
+
+def test_names_from_the_cluster_cannot_write_on_the_terminal_through_a_tree() -> None:
+    world, dialled = next(iter(each_dial()))
+    row = explained(world, dialled)
+    row["endpoints"] = [{**one, "in": False, "pod": "x\x1b[2J[bold]"} for one in row["endpoints"]]
+    assert "\x1b" not in explanation_tree(row)
+    assert "[bold]" in explanation_tree(row)
 
 
 def test_probabilities_add_up_to_one() -> None:
