@@ -45,7 +45,9 @@ def _measured(bpffs: Path, state_dir: Path, count: int) -> Refreshes:
 
 
 async def _watched(reader: NodeReader, count: int) -> Refreshes:
-    settings = Settings(reader, "bench", "", lambda _target, _client, _width: "", Remembered(), interval=NEVER)
+    settings = Settings(
+        reader, "bench", "", lambda _target, _client, _width: "", Remembered(), interval=NEVER
+    )
     app = TopApp(settings)
     seconds = []
     async with app.run_test(size=SIZE) as pilot:
