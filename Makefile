@@ -5,8 +5,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 BIN := .venv/bin
 DEV ?= 1
+DURATION ?= 600
 
-.PHONY: help setup demo test check unit kernel-test reliability format flags bench kernels screenshots lock clean
+.PHONY: help setup demo test check unit kernel-test reliability fuzz format flags bench kernels screenshots lock clean
 .PHONY: install uninstall image image-test manifests docs release
 
 help: ## this list
@@ -55,6 +56,10 @@ shells-check: setup ## completion in bash, zsh and fish, and the manual pages un
 
 metrics-check: setup ## metrics, alert rules and dashboard against Prometheus itself (Debian's package, unpacked below build/)
 	@PATH="$$(build-aux/prometheus.sh):$$PATH" $(BIN)/python -m pytest -q -m long tests/prometheus tests/datapath/test_prometheus.py
+
+fuzz: setup ## ten minutes of bytes nobody thought of, guided by coverage; DURATION=600 (seconds), seeds in tests/fuzz/seeds
+	@$(BIN)/pip install --quiet --require-hashes -r requirements-fuzz.lock
+	@$(BIN)/python -m tests.fuzz --all $(DURATION)
 
 bench: setup ## what a connect() and a change cost on this machine (root)
 	@build-aux/bench-packages.sh

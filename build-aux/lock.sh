@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the three lock files from pyproject.toml: exact versions, with the hashes of what the index offers for them.
+# Writes the lock files from pyproject.toml: exact versions, with the hashes of what the index offers for them.
 # A version in a lock is kept as long as pyproject.toml allows it; UPGRADE=1 takes the newest of all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,3 +14,4 @@ export CUSTOM_COMPILE_COMMAND="make lock"
 "${lock[@]}" --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 "${lock[@]}" --only-build-deps --build-deps-for editable --constraint requirements-dev.lock \
 	--output-file requirements-build.lock pyproject.toml
+"${lock[@]}" --extra fuzz --constraint requirements-dev.lock --output-file requirements-fuzz.lock pyproject.toml

@@ -49,6 +49,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: Path | None  # None: the cgroup2 root
     bpffs: Path
     state_dir: Path
+    readers_group: int | None  # its id; None: root alone
     bind_address: bytes  # 16 bytes; unspecified: the Node object's addresses count
     service_cidrs: tuple[Network, ...]
     node_port_addresses: tuple[Network, ...] | None  # None: the node's primary ones

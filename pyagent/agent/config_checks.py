@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -206,6 +207,15 @@ def _map_sizes(texts: list[str]) -> Capacities:
     return Capacities(**sizes)
 
 
+def _group(text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        return int(text) if re.fullmatch("[0-9]{1,9}", text) else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise InvalidField("no such group here; make it, or give its number", text) from None
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "node_name": _node_name,
     "api_server": _api_server,
@@ -215,6 +225,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "write_config_to": _path,
     "bpffs": _directory,
     "state_dir": _directory,
+    "readers_group": _group,
     "bind_address": parse_address,
     "startup_taint": _taint_key,
     "service_cidrs": _networks,

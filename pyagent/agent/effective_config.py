@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def write_config(config: AgentConfig) -> None:
 
     text = yaml.safe_dump(configz(config), sort_keys=False)
     try:
-        config.write_config_to.write_text(text)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(config.write_config_to, flags, 0o644), "w") as file:
+            file.write(text)
     except OSError as error:
         raise UsageError(
             f"--write-config-to {config.write_config_to}: {error.strerror}; name a file that can be written"

@@ -78,7 +78,7 @@ def parse_head(head: bytes | bytearray) -> Request:
     target = words[1].decode("latin-1")
     if target.startswith("http://"):  # as sent to a proxy
         target = "/" + target[len("http://") :].partition("/")[2]
-    if not target.startswith("/"):
+    if not (target.startswith("/") and target.isprintable()):
         raise BadRequest(400, "malformed request target")
     method = words[0].decode()
     if method not in ("GET", "HEAD"):

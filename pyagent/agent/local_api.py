@@ -31,6 +31,7 @@ from pyagent.agent.inbox import Standing
 from pyagent.agent.journal import Journal
 from pyagent.agent.local_answers import service_facts, services_at, sync
 from pyagent.agent.local_diff import Meant, differences, meant
+from pyagent.agent.state_files import is_ours_alone
 from pyagent.datapath.decoded import RawMaps
 from pyagent.model.address import parse_address
 from pyagent.model.failures import InvalidField, KubesockError, UsageError
@@ -91,8 +92,10 @@ class Unanswerable(KubesockError):
 class LocalApi:
     """Serves the socket in a thread of its own: a long answer must not delay the health pages."""
 
-    def __init__(self, state_dir: Path, bpffs: Path, knowledge: Knowledge) -> None:
+    def __init__(self, state_dir: Path, bpffs: Path, knowledge: Knowledge, group: int | None = None) -> None:
+        """Args: group: whose members may ask too."""
         self._state_dir = state_dir
+        self._group = group
         self._folder = str(bpffs.resolve())
         self._knowledge = knowledge
         self._server = HttpServer("local-api", max_connections=MAX_CONNECTIONS)
@@ -127,12 +130,23 @@ class LocalApi:
             os.fchmod(listener.fileno(), 0o600)
             with in_folder(self._state_dir) as path:
                 listener.bind(path)
+            self._admit()
             listener.listen(BACKLOG)
             self._inode = (self._state_dir / SOCKET).lstat().st_ino
         except BaseException:
             listener.close()
             raise
         return listener
+
+    def _admit(self) -> None:
+        """Root alone, or a group too: it may pass through the folder, not list or lock it."""
+        modes = {self._state_dir: 0o700} if is_ours_alone(self._state_dir) else {}
+        if self._group is not None:
+            modes = {self._state_dir / SOCKET: 0o660, **dict.fromkeys(modes, 0o710)}
+        for ours, mode in modes.items():
+            if self._group is not None:
+                os.chown(ours, -1, self._group, follow_symlinks=False)
+            ours.chmod(mode)
 
     def answer(self, request: Request) -> Response:
         """The page of a path."""

@@ -144,6 +144,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     # What is translated.
     Option(
+        "--readers-group",
+        "readers_group",
+        _TEXT,
+        "Members of this group may run the reading verbs. Default: root alone.",
+        metavar="GROUP",
+    ),
+    Option(
         "--service-cidr",
         "service_cidrs",
         _LIST,

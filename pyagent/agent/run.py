@@ -52,6 +52,7 @@ from pyagent.kernel.mounts import cgroup2_root
 from pyagent.kernel.node_addresses import AddressWatch, InterfaceAddress, node_addresses
 from pyagent.kernel.pod_cgroups import PodCgroupWatch
 from pyagent.kernel.program_cache import ProgramCache
+from pyagent.kernel.readers import Readers
 from pyagent.model.address import Protocol as Transport
 from pyagent.model.address import is_link_local, is_loopback, parse_address
 from pyagent.model.failures import InvalidField
@@ -88,6 +89,7 @@ def run(config: AgentConfig) -> None:
         unconnected_udp=config.udp == "all",
         cache=ProgramCache(config.state_dir / PROGRAMS),
         observing=config.observe,
+        readers=Readers(config.readers_group),
     )
     opened = datapath.open()
     if opened.mounted:
@@ -134,7 +136,7 @@ def _serve(
         lambda: described(config),
         hub,
     )
-    local_api = LocalApi(config.state_dir, config.bpffs, knowledge)
+    local_api = LocalApi(config.state_dir, config.bpffs, knowledge, config.readers_group)
     opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
     try:

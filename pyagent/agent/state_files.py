@@ -19,6 +19,12 @@ def state_files(state_dir: Path) -> list[Path]:
     return [*single, *programs.glob("*"), programs] if programs.is_dir() else single
 
 
+def is_ours_alone(state_dir: Path) -> bool:
+    """Whether nobody else keeps files there, so that its mode is ours to choose."""
+    ours = {FILE_NAME, SOCKET, PROGRAMS}
+    return all(path.name in ours or path.name.startswith(f".{FILE_NAME}.") for path in state_dir.iterdir())
+
+
 def is_in_use(state_dir: Path) -> bool:
     """An agent listens there. Those of several `--bpffs` may share a machine: the folder is that one's."""
     with socket.socket(socket.AF_UNIX) as client:

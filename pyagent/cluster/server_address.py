@@ -37,7 +37,8 @@ def parse_host_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
-    usable = bool(host) and (bracketed or ":" not in host) and not any(c.isspace() or c == "/" for c in host)
+    # Of all that is like a space, only the space is printable.
+    usable = host and host.isprintable() and not {" ", "/"} & set(host) and (bracketed or ":" not in host)
     if not (colon and usable and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
         raise UsageError(
             f"--api-server {text}: want HOST:PORT, for example 192.0.2.10:6443 or [2001:db8::1]:6443"

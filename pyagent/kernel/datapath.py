@@ -36,6 +36,7 @@ from pyagent.kernel.map_readings import used
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
 from pyagent.kernel.program_cache import ProgramCache
+from pyagent.kernel.readers import Readers
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.failures import LayoutMismatch, PinsMissing, UsageError
 
@@ -75,6 +76,7 @@ class Datapath:
         unconnected_udp: bool = True,
         cache: ProgramCache | None = None,
         observing: bool = False,
+        readers: Readers | None = None,
     ) -> None:
         """
         Args:
@@ -82,6 +84,7 @@ class Datapath:
             unconnected_udp: whether sendmsg and recvmsg are hooked (`--udp=all`).
             cache: for compiled programs.
             observing: fill maps, and never attach anything.
+            readers: who may read the pins; None: root alone.
         """
         self.observing = observing
         self.bpffs = bpffs
@@ -91,6 +94,7 @@ class Datapath:
         self.cache = cache
         self._programs: dict[Hook, int] = {}
         self._connections: int | None = None
+        self._readers = readers or Readers(None)
         self._crossing: Crossing | None = None
         self._node: tuple[Store, ...] = ()
 
@@ -311,6 +315,11 @@ class Datapath:
         Raises:
             AgentRunning: the folder was lost, and another agent has it by now.
         """
+        repaired = self._repair()
+        self._readers.admit(self.bpffs, self.maps)
+        return repaired
+
+    def _repair(self) -> list[str]:
         if not self._lock.is_of(self.bpffs):
             ensure_bpffs(self.bpffs)
             lost, self._lock = self._lock, BpffsLock(self.bpffs)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pyagent.datapath.layout import Hook
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.features import PROGRAM_SOCK_ADDR, explain_errno
-from pyagent.model.failures import KernelRefused
+from pyagent.model.failures import KernelRefused, NoPermission
 
 ATTACH_TYPE: dict[Hook, int] = {
     Hook.GETPEERNAME4: 29,
@@ -177,6 +177,10 @@ def pinned_states(folder: Path) -> list[LinkState]:
         except FileNotFoundError:
             found.append(LinkState(hook, attached=False))
             continue
+        except PermissionError:
+            raise NoPermission(
+                f"{folder}: root alone may look at the hooks, since who can may detach them"
+            ) from None
         try:
             info = bpf.link_info(fd)
         finally:

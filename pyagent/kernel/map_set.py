@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -26,6 +27,7 @@ from pyagent.datapath.layout import (
 )
 from pyagent.datapath.writes import Put, Remove, Store, Write
 from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel.map_create import create_map
 from pyagent.model.failures import (
     KernelRefused,
     LayoutMismatch,
@@ -75,6 +77,7 @@ class MapSet:
         self._memory: dict[str, mmap.mmap] = {}
         self._windows: dict[str, mmap.mmap] = {}
         self._no_batch: set[str] = set()
+        self._copied: set[str] = set()  # arrays that may only be read
 
     @classmethod
     def create(
@@ -100,7 +103,7 @@ class MapSet:
             for spec in specs.values():
                 fitting = like is not None and like.specs[spec.name] == spec
                 taken = fitting and (shared is None or spec.name in shared)
-                fds[spec.name] = os.dup(like.fd(spec.name)) if like and taken else _create(spec)
+                fds[spec.name] = os.dup(like.fd(spec.name)) if like and taken else create_map(spec)
                 bpf.obj_pin(fds[spec.name], str(folder / spec.name))
                 (folder / spec.name).chmod(0o600)
         except OSError as error:
@@ -142,15 +145,20 @@ class MapSet:
     def _open(cls, folder: Path, wanted_specs: Iterable[MapSpec], writable: bool) -> MapSet:
         fds: dict[str, int] = {}
         specs: dict[str, MapSpec] = {}
+        copied: set[str] = set()
         try:
             for wanted in wanted_specs:
-                fds[wanted.name] = _open(folder / wanted.name, writable, wanted)
+                fds[wanted.name], readonly = _open(folder / wanted.name, writable, wanted)
+                if readonly and wanted.flags & MapFlag.MMAPABLE:
+                    copied.add(wanted.name)
                 specs[wanted.name] = _checked(fds[wanted.name], wanted, folder)
         except BaseException:
             for fd in fds.values():
                 os.close(fd)
             raise
-        return cls(folder, fds, specs, writable)
+        opened = cls(folder, fds, specs, writable)
+        opened._copied = copied
+        return opened
 
     def fd(self, name: str) -> int:
         return self._fds[name]
@@ -159,7 +167,7 @@ class MapSet:
         """Be the other set from now on: whoever holds this one reads and writes the other's maps."""
         self.close()
         self.folder, self.specs = other.folder, other.specs
-        self._fds, self._no_batch = other._fds, other._no_batch
+        self._fds, self._no_batch, self._copied = other._fds, other._no_batch, other._copied
         self._memory, self._windows = other._memory, other._windows
 
     def close(self) -> None:
@@ -173,7 +181,7 @@ class MapSet:
 
     def memory(self, name: str) -> mmap.mmap:
         """The whole array, shared with the kernel, for whoever does not live long: see `window`."""
-        if name not in self._memory:
+        if name not in self._memory or name in self._copied:
             self._memory[name] = self._map(name, self._length(name))
         return self._memory[name]
 
@@ -203,8 +211,20 @@ class MapSet:
         return -(-stride * spec.max_entries // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def _map(self, name: str, length: int) -> mmap.mmap:
+        if name in self._copied:
+            return self._copy(name, length)
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
         return mmap.mmap(self._fds[name], length, mmap.MAP_SHARED, protection)
+
+    def _copy(self, name: str, length: int) -> mmap.mmap:
+        """What the array holds now, in memory of our own: a read-only descriptor cannot be mapped."""
+        size = self.specs[name].value_size
+        stride = (size + 7) & ~7
+        memory = mmap.mmap(-1, length)
+        for key, value in self.items(name):
+            at = int.from_bytes(key, sys.byteorder) * stride
+            memory[at : at + size] = value
+        return memory
 
     def apply(self, writes: Iterable[Write]) -> int:
         """Carry out the writes of a plan in their order; neighbours in one map go as one batch.
@@ -432,43 +452,21 @@ def _runs(writes: Iterable[Write]) -> Iterator[list[Write]]:
         yield run
 
 
-def _create(spec: MapSpec) -> int:
-    if spec.type is not MapType.SK_STORAGE:
-        return bpf.map_create(
-            spec.name, spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags
-        )
-    btf_fd = bpf.btf_load(_storage_btf(spec.value_size))
-    try:
-        return bpf.map_create(
-            spec.name, spec.type, spec.key_size, spec.value_size, 0, spec.flags, btf=(btf_fd, 1, 3)
-        )
-    finally:
-        os.close(btf_fd)
-
-
-def _storage_btf(value_size: int) -> bytes:
-    """Types that socket storage demands: 1 `int`, 2 `u64`, 3 an array of u64 (Documentation/bpf/btf.rst)."""
-    kind_int, kind_array = 1, 3
-    types = (
-        struct.pack("=IIII", 1, kind_int << 24, 4, 1 << 24 | 32)
-        + struct.pack("=IIII", 5, kind_int << 24, 8, 64)
-        + struct.pack("=IIIIII", 0, kind_array << 24, 0, 2, 1, value_size // 8)
-    )
-    strings = b"\0int\0u64\0"
-    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
-    return header + types + strings
-
-
-def _open(path: Path, writable: bool, wanted: MapSpec) -> int:
+def _open(path: Path, writable: bool, wanted: MapSpec) -> tuple[int, bool]:
+    """The map's descriptor, and whether it can only be read."""
     # mmap(MAP_SHARED) is refused through a read-only fd, even for reading (mm/mmap.c clears VM_SHARED).
     needs_write = bool(wanted.flags & MapFlag.MMAPABLE) or wanted.type is MapType.SK_STORAGE
-    readonly = not writable and not needs_write
     try:
-        return bpf.obj_get(str(path), bpf.OBJ_RDONLY if readonly else 0)
+        if writable:
+            return bpf.obj_get(str(path)), False
+        if needs_write:
+            with contextlib.suppress(PermissionError):  # a reader who is not root may read alone
+                return bpf.obj_get(str(path)), False
+        return bpf.obj_get(str(path), bpf.OBJ_RDONLY), True
     except FileNotFoundError:
         raise PinsMissing(f"{path}: not pinned; start the agent, it pins again") from None
     except PermissionError:
-        raise NoPermission(f"{path}: permission denied; run as root") from None
+        raise NoPermission(f"{path}: permission denied; run as root, or see --readers-group") from None
     except OSError as error:
         raise _refused(f"open {path}", error) from error
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pyagent.datapath.layout import Capacities, MapSpec, MapType, map_specs
 from pyagent.kernel import bpf_syscall as bpf
-from pyagent.kernel import features, map_set
+from pyagent.kernel import features
+from pyagent.kernel.map_create import create_map
 from pyagent.kernel.preflight import Finding, State, feature_finding, refusal_finding
 
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -71,7 +72,7 @@ def _helper(name: str, present: Callable[[], bool], since: str, without: str) ->
 def _maps() -> Iterator[Finding]:
     for name, (map_name, since) in _MAPS.items():
         try:
-            os.close(map_set._create(_SMALL[map_name]))
+            os.close(create_map(_SMALL[map_name]))
         except OSError as error:
             yield refusal_finding(name, True, error, f"boot Linux {since} or later with CONFIG_BPF_SYSCALL=y")
         else:
@@ -81,7 +82,7 @@ def _maps() -> Iterator[Finding]:
 def _shared_arrays() -> Iterator[Finding]:
     name = "arrays shared by mmap"
     try:
-        fd = map_set._create(_SMALL["sets"])
+        fd = create_map(_SMALL["sets"])
         try:
             mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE).close()
         finally:
@@ -101,7 +102,7 @@ def _batches() -> Iterator[Finding]:
 
 def _batch(name: str, spec: MapSpec, since: str, remedy: str) -> Iterator[Finding]:
     try:
-        fd = map_set._create(spec)
+        fd = create_map(spec)
         try:
             bpf.map_lookup_batch(fd, None, spec.key_size, spec.value_size, 8)
         finally:

@@ -17,7 +17,8 @@ import pytest
 
 from pyagent.datapath.layout import Capacities, MapSpec, MapType, map_specs
 from pyagent.kernel import bpf_syscall as bpf
-from pyagent.kernel import map_set, preflight_bpf
+from pyagent.kernel import preflight_bpf
+from pyagent.kernel.map_create import create_map
 from pyagent.kernel.preflight import Finding, State
 
 TESTS = (
@@ -70,7 +71,7 @@ def batch_operations() -> dict[str, bool]:
 
 def _can_be_read_in_one_call(spec: MapSpec) -> bool:
     entries = 8 if spec.type is not MapType.LRU_HASH else 1024
-    fd = map_set._create(spec._replace(max_entries=entries))
+    fd = create_map(spec._replace(max_entries=entries))
     try:
         bpf.map_lookup_batch(fd, None, spec.key_size, spec.value_size, 1024)
     except OSError:

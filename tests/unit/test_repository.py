@@ -112,6 +112,7 @@ def test_the_locks_hold_what_pyproject_asks_for() -> None:
         "requirements.lock": project["dependencies"],
         "requirements-dev.lock": [*project["dependencies"], *project["optional-dependencies"]["dev"]],
         "requirements-build.lock": pyproject["build-system"]["requires"],
+        "requirements-fuzz.lock": [*project["dependencies"], *project["optional-dependencies"]["fuzz"]],
     }
     wrong = [
         f"{lock}: {line}, locked {locked_versions(lock).get(normal_name(Requirement(line).name))}"
@@ -126,7 +127,7 @@ def test_the_locks_hold_what_pyproject_asks_for() -> None:
 
 def test_the_locks_agree_with_each_other() -> None:
     versions: dict[str, set[Version]] = {}
-    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-build.lock"):
+    for lock in (f"requirements{part}.lock" for part in ("", "-dev", "-build", "-fuzz")):
         for name, version in locked_versions(lock).items():
             versions.setdefault(name, set()).add(version)
     assert not {name: found for name, found in versions.items() if len(found) > 1}
@@ -135,12 +136,13 @@ def test_the_locks_agree_with_each_other() -> None:
 def test_the_table_of_libraries_names_each_with_its_locked_version() -> None:
     table = text_of(Path("docs/decisions/0001-libraries.md"))
     project = tomllib.loads(text_of(Path("pyproject.toml")))["project"]
-    locked = locked_versions("requirements-dev.lock")
+    locked = locked_versions("requirements-dev.lock") | locked_versions("requirements-fuzz.lock")
     rows = {
         normal_name(name): version
         for name, version in re.findall(r"^\| `([^`]+)` \| (\S+) \|", table, re.MULTILINE)
     }
-    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    asked = [line for group in project["optional-dependencies"].values() for line in group]
+    asked += project["dependencies"]
     names = {normal_name(Requirement(line).name) for line in asked}
     missing = {name: str(locked[name]) for name in names if rows.get(name) != str(locked[name])}
     assert not missing, f"docs/decisions/0001-libraries.md lacks or has another version of: {missing}"

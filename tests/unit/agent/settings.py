@@ -57,6 +57,7 @@ FLAGS = [
     ("--cgroup=/sys/fs/cgroup/x", "cgroup", "/sys/fs/cgroup/x"),
     ("--bpffs=/run/bpf", "bpffs", "/run/bpf"),
     ("--state-dir=/run/state", "state-dir", "/run/state"),
+    ("--readers-group=daemon", "readers-group", "1"),
     ("--bind-address=::", "bind-address", "::"),
     ("--service-cidr=10.96.0.0/12, fd00::/108", "service-cidr", "10.96.0.0/12,fd00::/108"),
     ("--nodeport-addresses=10.0.0.0/8,127.0.0.0/8", "nodeport-addresses", "10.0.0.0/8,127.0.0.0/8"),

@@ -58,6 +58,7 @@ def test_without_flags_the_settings_are_the_documented_ones() -> None:
         "cgroup": "",
         "bpffs": "/sys/fs/bpf/kubesock",
         "state-dir": "/var/lib/kubesock",
+        "readers-group": "",
         "bind-address": "0.0.0.0",
         "service-cidr": "",
         "nodeport-addresses": "primary",
@@ -214,3 +215,9 @@ def test_kubeconfig_of_the_environment_counts_outside_of_pods(
     arguments: list[str], environ: dict[str, str], kubeconfig: str | None
 ) -> None:
     assert parse(*arguments, environ=environ).kubeconfig == kubeconfig
+
+
+def test_a_group_of_readers_is_a_name_or_a_number() -> None:
+    assert parse("--readers-group=12345").readers_group == 12345
+    assert parse().readers_group is None
+    assert "no such group here" in refusal("--readers-group=nobody-has-this-one")

@@ -341,6 +341,14 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         write_config(parse(f"--write-config-to={tmp_path}"))
 
 
+def test_a_link_in_the_place_of_the_written_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "link").symlink_to("precious")
+    with pytest.raises(UsageError, match="symbolic link"):
+        write_config(parse(f"--write-config-to={tmp_path / 'link'}"))
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_settings_without_a_file_load_neither_yaml_nor_tls() -> None:
     code = (
         "import sys; from pyagent.agent.config import parse_run_options; "
