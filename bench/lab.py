@@ -138,7 +138,7 @@ class Programmed:
     def __enter__(self) -> Self:
         try:
             self._put(MEASURED)
-            self.datapath.store_node(0)
+            self.datapath.store_node(0, (61000, 65535))
             self.datapath.load_programs()
         except BaseException:
             self._close()

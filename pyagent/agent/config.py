@@ -56,7 +56,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     localhost_node_ports: bool
     remote_node_ports: str  # auto, on, off
     external_ip_cidrs: tuple[Network, ...] | None  # None: all
-    outside: str  # auto, off, or devices separated by commas
+    outside: str  # auto, off, devices, pods:devices; separated by commas
+    outside_source_ports: str  # FIRST-LAST
     host_only: bool
     opt_out: str  # off, on
     udp: str  # all, connected

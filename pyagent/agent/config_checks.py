@@ -12,6 +12,8 @@ from pyagent.agent.bind_address import BindAddress, parse_bind_address
 from pyagent.agent.go_duration import format_duration
 from pyagent.agent.options import OPTIONS
 from pyagent.datapath.layout import Capacities
+from pyagent.desired.endpoints import MAX_PORT
+from pyagent.desired.outside import read_outside
 from pyagent.model.address import Network, parse_address, parse_network
 from pyagent.model.failures import InvalidField, UsageError
 
@@ -22,7 +24,6 @@ METRICS_PORT = 10249
 _CHOICES = {option.setting: option.choices for option in reversed(OPTIONS) if option.choices}
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_DEVICE = re.compile(r"[^\s/:,]{1,15}")  # IFNAMSIZ, and what the kernel's dev_valid_name refuses
 
 
 def check(setting: str, value: Any, place: str) -> Any:
@@ -145,9 +146,16 @@ def _node_port_addresses(texts: list[str]) -> tuple[Network, ...] | None:
 
 def _outside_devices(text: str) -> str:
     devices = [part.strip() for part in text.split(",")]
-    if not all(map(_DEVICE.fullmatch, devices)) or (len(devices) > 1 and {"auto", "off"} & set(devices)):
-        raise InvalidField("want auto, off, or names of network devices", text)
+    read_outside(devices)
     return ",".join(devices)
+
+
+def _source_ports(text: str) -> str:
+    found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text, re.ASCII)
+    low, high = map(int, found.groups()) if found else (0, 0)
+    if not 0 < low <= high <= MAX_PORT:
+        raise InvalidField("want FIRST-LAST from 1 to 65535, for example 61000-65535", text)
+    return f"{low}-{high}"
 
 
 def _bind(default_port: int) -> Callable[[str], BindAddress | None]:
@@ -232,6 +240,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "external_ip_cidrs": lambda texts: None if texts is None else _networks(texts),
     "node_port_addresses": _node_port_addresses,
     "outside": _outside_devices,
+    "outside_source_ports": _source_ports,
     "map_sizes": _map_sizes,
     "udp_grace": _not_negative,
     "healthz_bind_address": _bind(HEALTHZ_PORT),

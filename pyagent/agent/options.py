@@ -195,9 +195,17 @@ OPTIONS: tuple[Option, ...] = (
         "--outside",
         "outside",
         _TEXT,
-        "Reserved: traffic from outside the cluster, which this version leaves to kube-proxy.",
+        "Devices at which packets for Services are served: auto (uplinks and tunnels), names, pods:NAME.",
         default="auto",
         metavar="auto|off|DEVICES",
+    ),
+    Option(
+        "--outside-source-ports",
+        "outside_source_ports",
+        _TEXT,
+        "Ports for packets from outside that go on to another node. Nothing else on this node may use them.",
+        default="61000-65535",
+        metavar="FIRST-LAST",
     ),
     Option(
         "--host-only",

@@ -35,6 +35,7 @@ from pyagent.agent.logs import set_up
 from pyagent.agent.loop import Loop
 from pyagent.agent.node_view import NodeView
 from pyagent.agent.opt_out import OptOut, PodCgroupsChanged
+from pyagent.agent.outside import OutsideKeeper
 from pyagent.agent.stale import Judge, Reaper
 from pyagent.agent.startup_taint import StartupTaint
 from pyagent.agent.state_files import PROGRAMS
@@ -45,6 +46,7 @@ from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
 from pyagent.desired.narrow import narrowed
 from pyagent.desired.nodes import Settings
+from pyagent.desired.outside import read_outside
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.heap import give_memory_back
 from pyagent.kernel.map_set import is_in_use
@@ -74,8 +76,6 @@ def run(config: AgentConfig) -> None:
     set_up(config.log_format, config.verbosity)
     for note in config.notes:
         log.info("%s", note)
-    if config.outside not in ("auto", "off"):
-        log.warning("--outside %s: this version does not serve traffic from outside", config.outside)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     give_memory_back()
     _prefer_others_when_memory_ends(config.oom_score_adj)
@@ -120,10 +120,13 @@ def _serve(
     versions = Versions()
     journal = Journal(versions.newest, tell=lambda entry: hub.tell(change(entry)))
     map_room = MapRoom(facts.tell, lambda: loop.usage)
-    after_plan = in_turn(clients.follow, node_view, journal, map_room)
+    packets = OutsideKeeper(
+        datapath.outside, read_outside(("off",) if config.observe else config.outside.split(","))
+    )
+    after_plan = in_turn(clients.follow, node_view, journal, map_room, packets.follow)
     loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)
     clients.tell(loop.put)
-    reaper = _reaper(config, datapath, facts, loop, hub)
+    reaper = _reaper(config, datapath, facts, loop, hub, packets)
     addresses = AddressWatch(lambda found: loop.put(_interfaces(config, found)))
     recorders = _recorders(source, facts)
     _listen(config, servers, facts, loop, datapath, _traffic(config, datapath, loop, reused=reused))
@@ -144,7 +147,7 @@ def _serve(
         emit, untainting = _untainting(config, source, facts, versions.noted(loop.emit))
         others = (*opting_out, *recorders, *_configuration(config, loop), *watching, *untainting)
         ending = () if config.observe else (reaper,)
-        threads: tuple[Threaded, ...] = (*servers, addresses, *ending, hub, local_api, *others)
+        threads: tuple[Threaded, ...] = (*servers, addresses, packets, *ending, hub, local_api, *others)
         for thread in threads:
             thread.start()
             started.append(thread)
@@ -239,7 +242,9 @@ def _loop(
     reused: bool,
 ) -> Loop:
     features = Feature.HOST_ONLY if config.host_only else Feature(0)
-    datapath.store_node(features | Feature.OPT_OUT if config.opt_out == "on" else features)
+    features |= Feature.OPT_OUT if config.opt_out == "on" else Feature(0)
+    first, last = map(int, config.outside_source_ports.split("-"))
+    datapath.store_node(features, (first, last))
     programs: Future[None] | None = None
     if not (config.observe or (datapath.keeps_programs and datapath.adopt_programs())):
         programs = _in_thread(datapath)
@@ -282,7 +287,14 @@ def _in_thread(datapath: Datapath) -> Future[None]:
     return future
 
 
-def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop, hub: EventHub) -> Reaper:
+def _reaper(
+    config: AgentConfig,
+    datapath: Datapath,
+    facts: Facts,
+    loop: Loop,
+    hub: EventHub,
+    packets: OutsideKeeper,
+) -> Reaper:
     protocols = frozenset({Transport.UDP, Transport.TCP} if config.terminate_tcp else {Transport.UDP})
     reaper = Reaper(
         datapath.open_connections,
@@ -290,6 +302,7 @@ def _reaper(config: AgentConfig, datapath: Datapath, facts: Facts, loop: Loop, h
         loop.put,
         protocols,
         lambda ended: hub.tell(*sockets_ended(ended)),
+        packets,
     )
     loop.end_stale_sockets(reaper, Judge(config.udp_grace))
     return reaper

@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,7 +22,8 @@ from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.stale_endpoints import Fate, fate
 from pyagent.kernel.connections import Connection, connections
 from pyagent.kernel.stale_sockets import destroy
-from pyagent.model.address import Protocol, family_of, format_endpoint
+from pyagent.model.address import Protocol as Transport
+from pyagent.model.address import family_of, format_endpoint
 from pyagent.model.failures import KubesockError
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,18 @@ class Judge:
         return key is not None and bool(held.backend_words(key))
 
 
+class Flows(Protocol):
+    """Connections of packets; what they go to is judged as sockets' backends are."""
+
+    def used(self, protocols: Collection[Transport]) -> set[tuple[int, int, int, int, bytes, int]]:
+        """The backends that they go to, with the fields of `UsedBackend`."""
+
+    def end(
+        self, doomed: Iterable[tuple[int, int, int, int, bytes, int]], protocols: Collection[Transport]
+    ) -> int:
+        """Forget those that go to these backends; how many there were."""
+
+
 class Reaper:
     """The thread that walks over sockets and ends them."""
 
@@ -100,8 +113,9 @@ class Reaper:
         open_connections: Callable[[], int],
         facts: Facts,
         ask: Callable[[BackendsUsed], None],
-        protocols: frozenset[Protocol],
+        protocols: frozenset[Transport],
         tell: Callable[[list[Connection]], None],
+        flows: Flows,
     ) -> None:
         """
         Args:
@@ -109,8 +123,10 @@ class Reaper:
             ask: hands a question to the loop, which answers by `answer`.
             protocols: whose sockets may be ended: UDP, and TCP with --terminate-tcp.
             tell: hears of the sockets that were ended.
+            flows: connections from outside, which have no socket here.
         """
         self._tell = tell
+        self._flows = flows
         self._open_connections = open_connections
         self._facts = facts
         self._ask = ask
@@ -141,12 +157,12 @@ class Reaper:
             self._wake.set()
 
     def _run(self) -> None:
+        link: int | None = None
         try:
             link = self._open_connections()
         except (KubesockError, OSError) as error:
             log.warning("no connection table: stale UDP sockets are not ended: %s", error)
             self._facts.sockets_kept((str(error),))
-            return
         while not self._stopping.is_set():
             self._wake.wait()
             self._wake.clear()
@@ -155,11 +171,11 @@ class Reaper:
             self._walk(link)
             time.sleep(PASS_SECONDS)
 
-    def _walk(self, link: int) -> None:
+    def _walk(self, link: int | None) -> None:
         with self._lock:
             doomed, self._doomed = self._doomed, frozenset()
-        used, found = set(), []
-        for one in connections(link):
+        used, found = self._of_packets(doomed), []
+        for one in connections(link) if link is not None else ():
             if one.protocol not in self._protocols:
                 continue
             backend = UsedBackend(*one[11:15], one.peer, one.peer_port)
@@ -171,6 +187,15 @@ class Reaper:
             self._end(found)
         if used:
             self._ask(BackendsUsed(frozenset(used)))
+
+    def _of_packets(self, doomed: frozenset[UsedBackend]) -> set[UsedBackend]:
+        try:
+            if doomed and (count := self._flows.end(doomed, self._protocols)):
+                log.info("%d entries of flows on backends that are gone were removed", count)
+            return {UsedBackend(*one) for one in self._flows.used(self._protocols)}
+        except (KubesockError, OSError) as error:
+            log.warning("flows from outside stay on their backends: %s", error)
+            return set()
 
     def _end(self, found: list[Connection]) -> None:
         started = time.monotonic()

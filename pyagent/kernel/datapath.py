@@ -16,7 +16,7 @@ from pyagent.datapath.decoded import RawMaps
 from pyagent.datapath.layout import CONFIG, LAYOUT_VERSION, META, Capacities, Hook
 from pyagent.datapath.writes import Store
 from pyagent.kernel import bpf_syscall as bpf
-from pyagent.kernel import connections
+from pyagent.kernel import connections, outside
 from pyagent.kernel.bpffs_lock import BpffsLock
 from pyagent.kernel.crossing import Crossing, unfinished
 from pyagent.kernel.earlier import EARLIER, earlier_maps
@@ -35,9 +35,11 @@ from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to, target
 from pyagent.kernel.map_readings import used
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
+from pyagent.kernel.outside import Outside
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.readers import Readers
 from pyagent.kernel.sockets import netns_cookie
+from pyagent.kernel.tc_links import detach_all
 from pyagent.model.failures import LayoutMismatch, PinsMissing, UsageError
 
 LINKS = "links"
@@ -63,6 +65,7 @@ class Larger(NamedTuple):
     maps: MapSet
     unit: Unit
     programs: dict[Hook, int]
+    packets: outside.Programs
 
 
 class Datapath:
@@ -118,6 +121,7 @@ class Datapath:
         self.maps, reused = self._open_maps()
         self.capacities = capacities_of(self.maps)
         self.grace = GracePeriod()
+        self.outside = Outside(self.bpffs, self.maps, self.cache)
         self.unit = Unit("translate.c", self.maps, self.cache)
         return Opened(reused, mounted)
 
@@ -214,23 +218,26 @@ class Datapath:
             maps = MapSet.create(folder, capacities, like=self.maps)
             unit = Unit("translate.c", maps, self.cache)
             loaded = unit.load(programs(self.hooks))
+            packets = self.outside.for_larger(maps)
         except BaseException:
             self._remove_sets_but({self.maps.folder.name})
             raise
-        return Larger(maps, unit, {hook: loaded[program_name(hook)] for hook in self.hooks})
+        return Larger(maps, unit, {hook: loaded[program_name(hook)] for hook in self.hooks}, packets)
 
     def grow(self, larger: Larger) -> None:
         """Copy what the maps hold and make the hooks use the larger ones. Ids and slots stay what they are.
 
         Between the copy and the last hook's switch, new affinity entries and a few counts may be lost.
         """
-        copy_contents(self.maps, larger.maps)
-        self._store_meta(program_tag=0)
-        self.links.point_to(larger.programs)
-        old_programs, self._programs = self._programs, larger.programs
-        self.unit = larger.unit
-        self.capacities = capacities_of(larger.maps)
-        self.maps.become(larger.maps)
+        with self.outside.maps_in_use():
+            copy_contents(self.maps, larger.maps)
+            self._store_meta(program_tag=0)
+            self.links.point_to(larger.programs)
+            old_programs, self._programs = self._programs, larger.programs
+            self.unit = larger.unit
+            self.capacities = capacities_of(larger.maps)
+            self.maps.become(larger.maps)
+            self.outside.exchange(larger.packets)
         if self._connections is not None:
             connections.pin(self._connections, self.maps.folder)
         self._store_meta(self.unit.tag)
@@ -264,12 +271,17 @@ class Datapath:
             if folder.name not in kept:
                 shutil.rmtree(folder)
 
-    def store_node(self, features: int) -> None:
-        """Tell the programs which network namespace is the node's, and which features are on."""
+    def store_node(self, features: int, source_ports: tuple[int, int]) -> None:
+        """Tell the programs which network namespace is the node's, and which features are on.
+
+        Args:
+            source_ports: first and last port for packets from outside that go on to other nodes.
+        """
         offsets = CONFIG.offsets
         self._node = (
             Store("config", offsets["node_netns"], struct.pack("=Q", netns_cookie())),
             Store("config", offsets["features"], struct.pack("=I", features)),
+            Store("config", offsets["source_port_low"], struct.pack("=HH", *source_ports)),
         )
         self.maps.apply(self._node)
 
@@ -358,6 +370,7 @@ class Datapath:
     def close(self) -> None:
         """Let go; everything pinned goes on serving."""
         self.links.close()
+        self.outside.close()
         if self._crossing:
             self._crossing.close()
         for fd in self._programs.values():
@@ -369,7 +382,7 @@ class Datapath:
 
 def pins(bpffs: Path) -> list[Path]:
     """Everything of ours below `bpffs`, in the order in which it must go."""
-    names = [LINKS, CURRENT, EARLIER, FOLLOWING, *sorted(p.name for p in bpffs.glob("v*-*"))]
+    names = [outside.FOLDER, LINKS, CURRENT, EARLIER, FOLLOWING, *sorted(p.name for p in bpffs.glob("v*-*"))]
     found: list[Path] = []
     for path in (bpffs / name for name in names):
         if path.is_symlink():
@@ -395,11 +408,12 @@ def cleanup(bpffs: Path) -> list[str]:
     lock = BpffsLock(bpffs, then="clean up")
     try:
         removed = pins(bpffs)
+        detach_all(bpffs / outside.FOLDER)
         for path in removed:
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
     finally:
         lock.close()
     return [*map(str, removed), *(_remove_folder(bpffs) if removed else [])]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pyagent.datapath.flow_layout import OUTSIDE_DEVICE, DeviceFlag
@@ -40,13 +42,48 @@ def load(maps: MapSet, cache: ProgramCache | None) -> Programs:
 
 
 class Outside:
-    """Used by one thread at a time."""
+    """What one agent has at devices. A lock keeps its thread and the one that exchanges maps apart."""
 
-    def __init__(self, bpffs: Path, maps: MapSet, tcx: bool | None = None) -> None:
+    def __init__(
+        self, bpffs: Path, maps: MapSet, cache: ProgramCache | None = None, tcx: bool | None = None
+    ) -> None:
         self.links = TcLinks(bpffs / FOLDER, tcx)
         self._maps = maps
+        self._cache = cache
         self._programs: Programs = {}
         self._covered: tuple[Covered, ...] = ()
+        self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def maps_in_use(self) -> Iterator[MapSet]:
+        """The maps, not exchanged for others meanwhile."""
+        with self._lock:
+            yield self._maps
+
+    def load(self) -> None:
+        """Compile or take from the cache, once. May take seconds.
+
+        Raises:
+            CompilerMissing, KernelRefused: with the remedy.
+        """
+        with self._lock:
+            if not self._programs:
+                self._programs = load(self._maps, self._cache)
+
+    def for_larger(self, maps: MapSet) -> Programs:
+        """The programs on other maps, for `exchange`; none where none are in use."""
+        return load(maps, self._cache) if self._programs else {}
+
+    def exchange(self, programs: Programs) -> None:
+        """Run these, which are on the maps that took the place of ours, wherever ours run."""
+        if programs:
+            self.use(programs)
+            self.cover(self._covered)
+
+    def is_whole(self) -> bool:
+        """Whether everything runs where it should, and nowhere else."""
+        wanted = {Place(one.ifindex, point) for one in self._covered for point in Point}
+        return self.links.places() == wanted and all(map(self.links.is_attached, wanted))
 
     @property
     def covered(self) -> tuple[Covered, ...]:
@@ -70,7 +107,10 @@ class Outside:
         Raises:
             KernelRefused: names the device.
         """
-        wanted = tuple(devices)
+        with self._lock:
+            return self._cover(tuple(devices))
+
+    def _cover(self, wanted: tuple[Covered, ...]) -> list[str]:
         before = {_INDEX.unpack(key)[0] for key, _value in self._maps.items(MAP)}
         self._maps.apply([Put(MAP, _INDEX.pack(one.ifindex), _encoded(one)) for one in wanted])
         told = []

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from pyagent.demo.sandbox import Sandbox, remove_leftovers
-from pyagent.kernel.program_cache import ProgramCache
 from tests.outside.lan import Lan
 from tests.outside.served import Served
 
@@ -26,7 +25,7 @@ def lan(sandbox: Sandbox) -> Lan:
 
 @pytest.fixture(scope="session")
 def served_once(sandbox: Sandbox, lan: Lan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    made = Served(lan, sandbox.bpffs / "outside", ProgramCache(tmp_path_factory.mktemp("programs")))
+    made = Served(lan, sandbox.bpffs / "outside", tmp_path_factory.mktemp("programs"))
     yield made
     made.close()
 

@@ -13,7 +13,7 @@ from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.layout import CONFIG
 from pyagent.datapath.plan import plan
 from pyagent.datapath.source_range_plan import SourceRangePlan
-from pyagent.datapath.writes import Store
+from pyagent.datapath.writes import Remove, Store
 from pyagent.desired.nodes import Settings
 from pyagent.desired.outside import covered_devices, read_outside
 from pyagent.desired.snapshot import Snapshot
@@ -43,16 +43,16 @@ SERVED = (("web", 80, "TCP"), ("dns", 53, "UDP"), ("bulk", 90, "TCP"))
 class Served:
     """`objects` are what node-a serves; `outcomes` counts new flows."""
 
-    def __init__(self, lan: Lan, folder: Path, cache: ProgramCache) -> None:
+    def __init__(self, lan: Lan, folder: Path, programs: Path) -> None:
         self.lan = lan
+        self.cache_folder = programs
         self.folder = folder
         folder.mkdir()
         self.maps = MapSet.create(folder / "v1-1", SMALL._replace(flows=2048, fragments=256))
         self.held = HeldState(SMALL)
         self.ranges = SourceRangePlan((), SMALL.source_ranges)
         self.grace = GracePeriod()
-        self.cache = cache
-        self.programs = outside.load(self.maps, cache)
+        self.programs = outside.load(self.maps, ProgramCache(programs))
         low, high = CONFIG.offsets["source_port_low"], CONFIG.offsets["source_port_high"]
         self.maps.apply([Store("config", low, struct.pack("=H", SOURCE_PORTS[0]))])
         self.maps.apply([Store("config", high, struct.pack("=H", SOURCE_PORTS[1]))])
@@ -65,7 +65,7 @@ class Served:
         return self.lan.node_a.do(partial(self._cover, items, tcx, programs or self.programs))
 
     def _cover(self, items: Sequence[str], tcx: bool | None, programs: outside.Programs) -> list[str]:
-        made = Outside(self.folder, self.maps, tcx)
+        made = Outside(self.folder, self.maps, tcx=tcx)
         made.use(programs)
         own = frozenset(map(parse_address, (self.lan.node_a.ipv4, self.lan.node_a.ipv6)))
         return made.cover(covered_devices(read_outside(items), devices(), own))
@@ -74,7 +74,7 @@ class Served:
         """Make exactly these objects served, from now on."""
         own = {parse_address(self.lan.node_a.ipv4), parse_address(self.lan.node_a.ipv6)}
         snapshot = Snapshot("node-a")
-        given = [*objects, *self.nodes(), service_cidr(*CLUSTER_RANGE)]
+        given = [*objects, *nodes(self.lan), service_cidr(*CLUSTER_RANGE)]
         for kind, decoded in KINDS.items():
             found = [msgspec.convert(obj, decoded) for obj in given if obj["kind"] == kind]
             snapshot.replace(kind, found)  # type: ignore[arg-type]
@@ -92,9 +92,6 @@ class Served:
         if freed:
             self.grace.wait()
             self.held.reclaim(freed)
-
-    def nodes(self) -> list[Object]:
-        return [node(host.name, [host.ipv4, host.ipv6]) for host in (self.lan.node_a, self.lan.node_b)]
 
     def outcomes(self) -> dict[Outcome, int]:
         found = {}
@@ -116,13 +113,15 @@ class Served:
         return [Flow(FLOW_KEY.as_dict(key), FLOW.as_dict(value)) for key, value in self.maps.items("flows")]
 
     def forget_flows(self) -> None:
-        from pyagent.datapath.writes import Remove
-
         self.maps.apply([Remove("flows", key) for key, _ in self.maps.items("flows")])
 
     def close(self) -> None:
         self.maps.close()
         self.grace.close()
+
+
+def nodes(lan: Lan) -> list[Object]:
+    return [node(host.name, [host.ipv4, host.ipv6]) for host in (lan.node_a, lan.node_b)]
 
 
 class Flow(NamedTuple):

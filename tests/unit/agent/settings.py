@@ -68,6 +68,8 @@ FLAGS = [
     ("--external-ip-cidrs=198.51.100.0/24", "external-ip-cidrs", "198.51.100.0/24"),
     ("--external-ip-cidrs=", "external-ip-cidrs", ""),
     ("--outside=eth0, eth1.5", "outside", "eth0,eth1.5"),
+    ("--outside=auto,pods:cni0", "outside", "auto,pods:cni0"),
+    ("--outside-source-ports=62000-62999", "outside-source-ports", "62000-62999"),
     ("--host-only", "host-only", "true"),
     ("--opt-out=on", "opt-out", "on"),
     ("--udp=connected", "udp", "connected"),

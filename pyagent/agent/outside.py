@@ -1,0 +1,136 @@
+"""Keeps packets from outside served: which devices, which flows are over, which have lost their backend."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable
+
+from pyagent.datapath.flow_layout import FLOW, FLOW_KEY
+from pyagent.datapath.flow_records import FlowRecord, flow_records, over
+from pyagent.datapath.writes import Remove
+from pyagent.desired.outside import OutsideChoice, covered_devices
+from pyagent.desired.snapshot import Snapshot
+from pyagent.desired.state import DesiredState
+from pyagent.kernel.devices import DeviceWatch, devices
+from pyagent.kernel.outside import Outside
+from pyagent.model.address import Protocol
+from pyagent.model.device import Covered
+from pyagent.model.failures import KubesockError
+from pyagent.model.service import DesiredChange
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 4.0
+"""Between two looks whether everything is as it should be when no device changes."""
+SWEEP_SECONDS = 15.0
+MAP = "flows"
+
+Used = tuple[int, int, int, int, bytes, int]
+"""Service port, its incarnation, backend id, its incarnation, address, port."""
+
+
+class OutsideKeeper:
+    """A thread of its own: compiling, netlink and sweeps must not delay the loop."""
+
+    def __init__(self, outside: Outside, choice: OutsideChoice) -> None:
+        self._outside = outside
+        self._choice = choice
+        self._own: frozenset[bytes] = frozenset()
+        self._swept_at = 0.0
+        self._fault = ""
+        self._flows = 0
+        self._watch = DeviceWatch(self._look, LOOK_SECONDS if not choice.is_off else 3600.0)
+
+    def start(self) -> None:
+        self._watch.start()
+
+    def stop(self) -> None:
+        self._watch.stop()
+
+    def follow(self, _change: DesiredChange, desired: DesiredState, _snapshot: Snapshot, /) -> None:
+        """After each plan: the Node's addresses say which devices are uplinks."""
+        own = desired.node.own_addresses
+        if own != self._own:
+            self._own = own
+            self._watch.wake()
+
+    @property
+    def flows(self) -> int:
+        """Entries of `flows` when it was last swept."""
+        return self._flows
+
+    def _look(self) -> None:
+        try:
+            self._serve()
+            self._sweep()
+        except (KubesockError, OSError) as error:
+            self._tell(f"packets from outside: {error}")
+        else:
+            self._tell("")
+
+    def _tell(self, fault: str) -> None:
+        if fault and fault != self._fault:
+            log.error("%s; tried again in %.0f s", fault, LOOK_SECONDS)
+        elif self._fault and not fault:
+            log.info("packets from outside are served again")
+        self._fault = fault
+
+    def _serve(self) -> None:
+        wanted: Collection[Covered] = ()
+        if not self._choice.is_off:
+            wanted = covered_devices(self._choice, devices(), self._own)
+            self._outside.load()
+        if tuple(wanted) == self._outside.covered and self._outside.is_whole():
+            return
+        for line in self._outside.cover(wanted):
+            log.info("%s", line)
+        if not wanted and not self._choice.is_off and self._own:
+            log.warning("--outside: no device of this node is an uplink; name them: --outside=DEVICES")
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if self._choice.is_off or now - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at = now
+        with self._outside.maps_in_use() as maps:
+            entries = maps.items(MAP)
+            gone = over(entries, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+            maps.apply(Remove(MAP, key) for key in gone)
+        self._flows = len(entries) - len(gone)
+        if gone:
+            log.debug("%d of %d entries of flows were over", len(gone), len(entries))
+
+    def used(self, protocols: Collection[Protocol]) -> set[Used]:
+        """The backends that flows of these protocols go to."""
+        with self._outside.maps_in_use() as maps:
+            entries = maps.items(MAP)
+        return {
+            (*_service_port_and_backend(one), one.backend, one.backend_port)
+            for one in flow_records(entries)
+            if one.protocol in protocols
+        }
+
+    def end(self, doomed: Iterable[Used], protocols: Collection[Protocol]) -> int:
+        """Forget the flows to these backends: the client's next packet chooses anew.
+
+        Returns:
+            How many entries went.
+        """
+        words = {(one[0], one[1], one[2] << 32 | one[3]) for one in doomed}
+        numbers = frozenset(map(int, protocols))
+        with self._outside.maps_in_use() as maps:
+            gone = [key for key, value in maps.items(MAP) if _owner(key, value, numbers) in words]
+            maps.apply(Remove(MAP, key) for key in gone)
+        return len(gone)
+
+
+def _service_port_and_backend(one: FlowRecord) -> tuple[int, int, int, int]:
+    return one.service_port, one.service_port_incarnation, one.backend_id, one.backend_incarnation
+
+
+def _owner(key: bytes, value: bytes, protocols: Collection[int]) -> tuple[int, int, int] | None:
+    if key[FLOW_KEY.offsets["protocol"]] not in protocols:
+        return None
+    fields = FLOW.as_dict(value)
+    return int(fields["service_port"]), int(fields["service_port_incarnation"]), int(fields["backend"])

@@ -1,0 +1,168 @@
+"""The agent keeps packets from outside served: from its start, through restarts, until `cleanup`."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pyagent.agent.state_files import PROGRAMS
+from pyagent.demo.agent_process import Agent, run_verb
+from pyagent.demo.children import wait_until
+from pyagent.demo.sandbox import Sandbox
+from pyagent.kernel.tc_links import attached_places
+from tests.datapath.ground.asking import ask_tcp, ask_udp, tcp_reply_on
+from tests.datapath.ground.cluster import InClient
+from tests.datapath.ground.manifests import Manifests, service_cidr
+from tests.datapath.ground.steps import in_steps
+from tests.outside.lan import CLUSTER_RANGE, Host, Lan
+from tests.outside.served import NODE_PORT, UDP_NODE_PORT, Served, exposed, nodes
+
+pytestmark = pytest.mark.kernel
+PATIENCE = 60.0
+
+
+class Node:
+    """An agent for node-a, started as often as a test likes."""
+
+    def __init__(self, sandbox: Sandbox, lan: Lan, folder: Path, programs: Path) -> None:
+        self.sandbox, self.lan = sandbox, lan
+        self.manifests = Manifests(folder / "manifests")
+        self.state_dir = folder / "state"
+        self.state_dir.mkdir()
+        (self.state_dir / PROGRAMS).symlink_to(programs)
+        self.bpffs = sandbox.bpffs / folder.name
+        self.cgroup = sandbox.new_cgroup(folder.name)
+        self.agent: Agent | None = None
+
+    def put(self, *ends: tuple[Host, str], **spec: object) -> None:
+        self.manifests.write("all", [*exposed(*ends, **spec), *nodes(self.lan), service_cidr(*CLUSTER_RANGE)])
+
+    def start(self, *arguments: str) -> Agent:
+        self.agent = Agent(
+            self.sandbox,
+            ("--manifests", str(self.manifests.folder)),
+            node_name="node-a",
+            cgroup=self.cgroup,
+            bpffs=self.bpffs,
+            state_dir=self.state_dir,
+            netns=self.lan.node_a.netns,
+            arguments=arguments,
+        )
+        self.agent.wait_ready()
+        return self.agent
+
+    def serves_packets(self) -> bool:
+        return bool(self.lan.node_a.do(lambda: attached_places(self.bpffs / "outside")))
+
+    def wait_served(self, served: bool = True) -> None:
+        assert self.agent is not None
+        if not wait_until(lambda: self.serves_packets() == served, PATIENCE):
+            raise AssertionError(self.agent.log_tail())
+
+    def stop(self) -> None:
+        if self.agent is not None:
+            self.agent.process.kill()
+            self.agent = None
+
+
+@pytest.fixture
+def node(sandbox: Sandbox, lan: Lan, served_once: Served, tmp_path: Path) -> Iterator[Node]:
+    """Nothing else is attached to node-a meanwhile."""
+    served_once.cover("off")
+    made = Node(sandbox, lan, tmp_path, served_once.cache_folder)
+    yield made
+    made.stop()
+    lan.node_a.do(partial(run_verb, "cleanup", f"--bpffs={made.bpffs}"))
+    served_once.cover("auto")
+
+
+def who(lan: Lan, port: int = NODE_PORT) -> str:
+    ask = ask_tcp if port == NODE_PORT else ask_udp
+    try:
+        return lan.client.do(partial(ask, lan.node_a.ipv4, port)).pod
+    except OSError as error:
+        return type(error).__name__
+
+
+def test_an_agent_serves_its_uplinks_by_itself_and_leaves_nothing_after_cleanup(node: Node) -> None:
+    node.put((node.lan.a1, "node-a"))
+    node.start()
+    node.wait_served()
+    assert (who(node.lan), who(node.lan, UDP_NODE_PORT)) == ("a1", "a1")
+    node.stop()
+    assert who(node.lan) == "a1", "what is attached goes on serving"
+    code, _, errors = node.lan.node_a.do(partial(run_verb, "cleanup", f"--bpffs={node.bpffs}"))
+    assert (code, node.serves_packets(), node.bpffs.exists()) == (0, False, False), errors
+    assert who(node.lan) == "ConnectionRefusedError"
+
+
+def test_a_connection_lives_through_restarts_under_way(node: Node) -> None:
+    node.put((node.lan.b1, "node-b"))
+    node.start()
+    node.wait_served()
+
+    def talk() -> Iterator[str]:
+        with socket.create_connection((node.lan.node_a.ipv4, NODE_PORT), timeout=10) as sock:
+            while True:
+                yield tcp_reply_on(sock).pod
+
+    with in_steps(InClient(node.lan.client.netns, None), talk) as talking:
+        assert talking.next() == "b1"
+        for _ in range(2):
+            node.stop()
+            assert talking.next() == "b1"
+            node.start()
+            assert talking.next() == "b1"
+
+
+def test_switched_off_it_detaches_what_an_earlier_agent_attached(node: Node) -> None:
+    node.put((node.lan.a1, "node-a"))
+    node.start()
+    node.wait_served()
+    node.stop()
+    node.start("--outside=off")
+    node.wait_served(False)
+
+
+def test_a_lost_attachment_comes_back(node: Node) -> None:
+    node.put((node.lan.a1, "node-a"))
+    node.start()
+    node.wait_served()
+    for pin in (node.bpffs / "outside").iterdir():
+        pin.unlink()
+    node.wait_served()
+    assert who(node.lan) == "a1"
+
+
+def test_a_datagram_flow_leaves_a_backend_that_is_gone(node: Node) -> None:
+    node.put((node.lan.a1, "node-a"))
+    node.start()
+    node.wait_served()
+
+    def talk() -> Iterator[str]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect((node.lan.node_a.ipv4, UDP_NODE_PORT))
+            while True:
+                sock.settimeout(3)
+                try:
+                    sock.send(b"x")
+                    yield "a2" if b'"a2"' in sock.recv(65536) else "a1"
+                except OSError as error:
+                    yield type(error).__name__
+
+    with in_steps(InClient(node.lan.client.netns, None), talk) as talking:
+        assert talking.next() == "a1"
+        node.put((node.lan.a2, "node-a"))
+        deadline = time.monotonic() + PATIENCE
+        while talking.next() != "a2":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        node.put()
+        while talking.next() != "ConnectionRefusedError":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
