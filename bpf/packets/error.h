@@ -17,16 +17,6 @@ struct quoted_ports {
 	__be32 rest;
 };
 
-struct quoted_ipv4 {
-	struct ipv4_header ip;
-	struct quoted_ports ports;
-};
-
-struct quoted_ipv6 {
-	struct ipv6_header ip;
-	struct quoted_ports ports;
-};
-
 static __always_inline bool is_error(const struct packet *packet, u8 type)
 {
 	if (packet->ipv4)
@@ -63,48 +53,68 @@ static __always_inline void requote_ports(struct quoted_ports *ports, const stru
 	ports->destination = at_ingress ? flow->other_port : flow->port;
 }
 
-/* `old`, as it lies in the packet, becomes `new`. */
-static __always_inline bool put_quote(struct __sk_buff *skb, const struct packet *packet, void *old,
-				      void *new, u32 size)
+/* `old`, as it lies in the packet at `at`, becomes `new`. */
+static __always_inline bool put_quote(struct __sk_buff *skb, const struct packet *packet, u32 at,
+				      void *old, void *new, u32 size)
 {
 	u32 diff = bpf_csum_diff(old, size, new, size, 0);
 
 	return !bpf_l4_csum_replace(skb, packet->transport + ICMP_CHECK, 0, diff, 0) &&
-	       !bpf_skb_store_bytes(skb, packet->transport + sizeof(struct icmp_header), new, size,
-				    0);
+	       !bpf_skb_store_bytes(skb, at, new, size, 0);
+}
+
+static __always_inline bool put_quoted_ports(struct __sk_buff *skb, const struct packet *packet,
+					     u32 at, struct quoted_ports *ports,
+					     const struct flow *flow, bool at_ingress)
+{
+	struct quoted_ports old = *ports;
+
+	requote_ports(ports, flow, at_ingress);
+	return put_quote(skb, packet, at, &old, ports, sizeof(old));
+}
+
+/* Who the error goes to (ingress), or who seems to send it. */
+static __always_inline bool put_outer(struct __sk_buff *skb, const struct packet *packet,
+				      const struct flow *flow, bool at_ingress, u32 check)
+{
+	return put_address(skb, packet, at_ingress,
+			   at_ingress ? &packet->key.destination : &packet->key.source, &flow->addr,
+			   check, 0);
 }
 
 static __always_inline int translate_ipv4_error(struct __sk_buff *skb, struct packet *packet,
 						bool at_ingress)
 {
-	u32 at = packet->transport + sizeof(struct icmp_header);
+	u32 at = packet->transport + sizeof(struct icmp_header), size;
 	struct address source, destination;
-	struct quoted_ipv4 old, new;
+	struct quoted_ports ports;
+	struct ipv4_header old, new;
 	struct flow_key key = {};
 	struct flow *flow;
 
 	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
 		return GO_ON;
-	if (old.ip.version_and_length != IPV4_PLAIN ||
-	    HOST_16(old.ip.fragment) & IPV4_FRAGMENT_OFFSET)
+	size = (old.version_and_length & 0xf) * 4;
+	if (old.version_and_length >> 4 != 4 || size < sizeof(old) ||
+	    HOST_16(old.fragment) & IPV4_FRAGMENT_OFFSET ||
+	    bpf_skb_load_bytes(skb, at + size, &ports, sizeof(ports)))
 		return GO_ON;
-	map_ipv4(&source, old.ip.source);
-	map_ipv4(&destination, old.ip.destination);
-	flow = flow_of_quote(packet, &source, &destination, old.ip.protocol, &old.ports, &key);
+	map_ipv4(&source, old.source);
+	map_ipv4(&destination, old.destination);
+	flow = flow_of_quote(packet, &source, &destination, old.protocol, &ports, &key);
 	if (!flow || (at_ingress && !same_address(&packet->key.destination, &source)))
 		return GO_ON;
 	new = old;
-	requote_ports(&new.ports, flow, at_ingress);
 	if (at_ingress)
-		new.ip.source = flow->addr.word[3];
+		new.source = flow->addr.word[3];
 	else
-		new.ip.destination = flow->addr.word[3];
-	new.ip.check = 0;
-	new.ip.check = ~folded(sum_of(&new.ip, sizeof(new.ip), 0));
-	if (!put_quote(skb, packet, &old, &new, sizeof(old)) ||
-	    !put_address(skb, packet, at_ingress,
-			 at_ingress ? &packet->key.destination : &packet->key.source, &flow->addr,
-			 0, 0))
+		new.destination = flow->addr.word[3];
+	/* Its checksum changes by what the address does, so that the whole adds up as before (RFC 1624). */
+	new.check = ~folded((u16)~old.check +
+			    bpf_csum_diff((void *)&old.source, 8, (void *)&new.source, 8, 0));
+	if (!put_quote(skb, packet, at, &old, &new, sizeof(old)) ||
+	    !put_quoted_ports(skb, packet, at + size, &ports, flow, at_ingress) ||
+	    !put_outer(skb, packet, flow, at_ingress, 0))
 		return DROP;
 	return GO_ON;
 }
@@ -112,27 +122,38 @@ static __always_inline int translate_ipv4_error(struct __sk_buff *skb, struct pa
 static __always_inline int translate_ipv6_error(struct __sk_buff *skb, struct packet *packet,
 						bool at_ingress)
 {
-	u32 at = packet->transport + sizeof(struct icmp_header);
-	struct quoted_ipv6 old, new;
+	u32 at = packet->transport + sizeof(struct icmp_header),
+	    end = at + sizeof(struct ipv6_header);
+	struct quoted_ports ports, fragment;
+	struct ipv6_header old, new;
 	struct flow_key key = {};
 	struct flow *flow;
+	u8 protocol;
 
 	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
 		return GO_ON;
-	flow = flow_of_quote(packet, &old.ip.source, &old.ip.destination, old.ip.next, &old.ports,
-			     &key);
-	if (!flow || (at_ingress && !same_address(&packet->key.destination, &old.ip.source)))
+	protocol = old.next;
+	if (protocol == IPV6_FRAGMENT) {
+		/* The first bytes of it: what follows, reserved, offset. */
+		if (bpf_skb_load_bytes(skb, end, &fragment, sizeof(fragment)) ||
+		    HOST_16(fragment.destination) & IPV6_FRAGMENT_OFFSET)
+			return GO_ON;
+		protocol = HOST_16(fragment.source) >> 8;
+		end += sizeof(fragment);
+	}
+	if (bpf_skb_load_bytes(skb, end, &ports, sizeof(ports)))
+		return GO_ON;
+	flow = flow_of_quote(packet, &old.source, &old.destination, protocol, &ports, &key);
+	if (!flow || (at_ingress && !same_address(&packet->key.destination, &old.source)))
 		return GO_ON;
 	new = old;
-	requote_ports(&new.ports, flow, at_ingress);
 	if (at_ingress)
-		new.ip.source = flow->addr;
+		new.source = flow->addr;
 	else
-		new.ip.destination = flow->addr;
-	if (!put_quote(skb, packet, &old, &new, sizeof(old)) ||
-	    !put_address(skb, packet, at_ingress,
-			 at_ingress ? &packet->key.destination : &packet->key.source, &flow->addr,
-			 packet->transport + ICMP_CHECK, 0))
+		new.destination = flow->addr;
+	if (!put_quote(skb, packet, at, &old, &new, sizeof(old)) ||
+	    !put_quoted_ports(skb, packet, end, &ports, flow, at_ingress) ||
+	    !put_outer(skb, packet, flow, at_ingress, packet->transport + ICMP_CHECK))
 		return DROP;
 	return GO_ON;
 }

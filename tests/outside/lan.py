@@ -26,6 +26,7 @@ from pyagent.demo.syscalls import enter_network
 
 T = TypeVar("T")
 IFA_F_NODAD = 0x02
+RTAX_MTU = 2
 PORTS = (8080, 5353)
 BULK_PORT = 9000
 LB_RANGE = ("198.51.100.0/24", "fd00:51::/64")
@@ -57,7 +58,7 @@ class Port(NamedTuple):
     name: str
     addresses: Sequence[str]
     routes: Sequence[tuple[str, str]] = ()
-    mtu: int = 1500
+    mtu: int = 0  # of its routes, as a router along the way would have it; 0: the device's
 
 
 class Lan:
@@ -86,7 +87,13 @@ class Lan:
         for host in (self.router, self.node_a, self.node_b):
             call(partial(_forward, host.netns))
         _join(
-            Port(self.router.netns, "down", ("203.0.113.1/24", "fd00:113::1/64"), mtu=CLIENT_MTU),
+            Port(
+                self.router.netns,
+                "down",
+                ("203.0.113.1/32", "fd00:113::1/128"),
+                (("203.0.113.0/24", ""), ("fd00:113::/64", "")),
+                CLIENT_MTU,
+            ),
             Port(
                 self.client.netns,
                 "eth0",
@@ -170,8 +177,6 @@ def _make_pair(one: Port, other: Port, bridge: str) -> None:
         if bridge:
             index = netlink.link_lookup(ifname=one.name)[0]
             netlink.link("set", index=index, master=netlink.link_lookup(ifname=bridge)[0], state="up")
-        else:
-            netlink.link("set", index=netlink.link_lookup(ifname=one.name)[0], mtu=one.mtu)
     enter_network(other.netns)
     with IPRoute() as netlink:
         _set_up(netlink, other)
@@ -191,7 +196,9 @@ def _set_up(netlink: Any, port: Port) -> None:
         netlink.addr("add", index=index, address=address, prefixlen=int(bits), **flags)
     for destination, gateway in port.routes:
         family = socket.AF_INET6 if ":" in destination else socket.AF_INET
-        how = {"gateway": gateway} if gateway else {"scope": 253}
+        how: dict[str, Any] = {"gateway": gateway} if gateway else {"scope": 253}
+        if port.mtu:
+            how["metrics"] = {"attrs": [["RTAX_LOCK", 1 << RTAX_MTU], ["RTAX_MTU", port.mtu]]}
         netlink.route("add", dst=destination, oif=index, family=family, **how)
 
 

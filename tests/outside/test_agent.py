@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ class Node:
         self.cgroup = sandbox.new_cgroup(folder.name)
         self.agent: Agent | None = None
 
-    def put(self, *ends: tuple[Host, str], **spec: object) -> None:
+    def put(self, *ends: tuple[Host, str], **spec: Any) -> None:
         self.manifests.write("all", [*exposed(*ends, **spec), *nodes(self.lan), service_cidr(*CLUSTER_RANGE)])
 
     def start(self, *arguments: str) -> Agent:
