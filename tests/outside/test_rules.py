@@ -183,7 +183,6 @@ def test_one_source_port_may_dial_two_addresses_of_one_backend(served: Served, f
     balancer, external = BALANCER[family == 6], EXTERNAL[family == 6]
 
     def dial() -> list[tuple[str, int]]:
-        seen = []
         with socket.create_connection((balancer, 80), timeout=5) as first:
             source = first.getsockname()[:2]
             with socket.socket(first.family, socket.SOCK_STREAM) as second:
@@ -192,9 +191,7 @@ def test_one_source_port_may_dial_two_addresses_of_one_backend(served: Served, f
                 first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 second.bind(source)
                 second.connect((external, 80))
-                for sock in (first, second, first):
-                    seen.append(tcp_reply_on(sock).seen_client)
-        return seen
+                return [tcp_reply_on(sock).seen_client for sock in (first, second, first)]
 
     first, second, again = served.lan.client.do(dial)
     assert first == again != second
