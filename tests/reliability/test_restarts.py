@@ -16,7 +16,8 @@ import pytest
 from pyagent.demo.sandbox import Sandbox
 from tests.datapath.ground import Agent, Manifests, StartAgent
 from tests.datapath.ground.waiting import wait_for
-from tests.reliability.ground.builds import other_layout, other_programs
+from tests.fakes.api_server import ApiServer
+from tests.reliability.ground.builds import Build, other_layout, other_programs
 from tests.reliability.ground.load import Load, dialling, report
 from tests.reliability.ground.served import Served
 
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.kernel
 ROUNDS = int(os.environ.get("ROUNDS", "200"))
 MOVING = (Served("one", 1, 1, 40), Served("two", 2, 41, 40, hosts=3))
 STICKY = Served("sticky", 3, 90, 0, hosts=5)
+PATIENCE = 180.0
+"""Seconds that an agent may need where every core is busy and four programs are to be compiled."""
 
 
 class Churn:
@@ -77,7 +80,7 @@ def put_all(manifests: Manifests) -> None:
 
 def builds(folder: Path) -> dict[str, tuple[str, ...]]:
     return {
-        "this build": (),
+        "this build": Build(folder / "this").launcher,  # whatever happens to the tree meanwhile
         "other programs": other_programs(folder / "programs").launcher,
         "other layout": other_layout(folder / "layout").launcher,
     }
@@ -97,26 +100,39 @@ def stage(agent: Agent) -> str:
     return next((name for text, name in stages if text in log), "not yet started")
 
 
+@pytest.mark.timeout(600)
 def test_another_layout_of_the_maps_and_back_disturbs_nobody(
     sandbox: Sandbox, cgroup: Path, manifests: Manifests, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    """Sockets that were open before show the Service, clients stay on their backend, every call arrives."""
+    """Sockets that were open before show the Service, clients stay on their backend, every call arrives.
+
+    On the way back the API server is down: what is pinned is taken over without it.
+    """
     put_all(manifests)
     other = other_layout(tmp_path / "layout").launcher
+    with ApiServer() as server:
+        away = server.kubeconfig(tmp_path / "kubeconfig.yaml")
     agent = start_agent(manifests.folder)
     with under_load(sandbox, cgroup, manifests, clients=1) as (load, churn):
-        for launcher in (other, ()):
-            agent.stop(signal.SIGKILL)
-            agent = start_agent(manifests.folder, launcher=launcher)
-            assert "records of open sockets were carried over, the kernel refused 0" in agent.log_tail()
-            churn.move()
-            churn.confirm()
+        agent.stop(signal.SIGKILL)
+        agent = start_agent(manifests.folder, launcher=other, ready=False)
+        agent.wait_ready(PATIENCE)
+        assert "carried over, the kernel refused 0" in agent.log_tail()
+        churn.move()
+        churn.confirm()
+        agent.stop(signal.SIGKILL)
+        agent = start_agent(kubeconfig=away, ready=False)
+        wait_for(agent.log_tail, lambda text: "hooks attached" in text, "the hooks' end of the way", PATIENCE)
+        assert "carried over, the kernel refused 0" in agent.log_tail()
+        assert len(list(agent.bpffs.glob("v*-*"))) == 1, "earlier maps are gone"
+        assert not (agent.bpffs / "earlier").is_symlink()
+        agent.stop(signal.SIGKILL)
+        agent = start_agent(manifests.folder)
+        churn.move()
+        churn.confirm()
         seen = load.stop()
-    agent.stop()
     assert (seen.wrong, seen.texts) == (0, ())
     assert seen.asked > 1000
-    assert len(list(agent.bpffs.glob("v*-*"))) == 1, "earlier maps are gone"
-    assert not (agent.bpffs / "earlier").is_symlink()
 
 
 @pytest.mark.long
@@ -135,15 +151,22 @@ def test_hundreds_of_kills_disturb_nobody(
     """Each round starts an agent and kills it at a random moment, at times long after it was ready."""
     put_all(manifests)
     launchers = builds(tmp_path / "builds")
+
+    def start(kind: str, ready: bool = True) -> Agent:
+        """With a folder of its own, so that each build keeps its compiled programs."""
+        return start_agent(
+            manifests.folder, launcher=launchers[kind], state_dir=tmp_path / f"state {kind}", ready=ready
+        )
+
     seed = random.SystemRandom().getrandbits(32)
     chance = random.Random(seed)
-    agent = start_agent(manifests.folder)
+    agent = start("this build")
     kills: Counter[str] = Counter()
     kind = "this build"
     with under_load(sandbox, cgroup, manifests) as (load, churn):
         agent.stop()
         began = time.monotonic()
-        agent = start_agent(manifests.folder)
+        agent = start("this build")
         longest = 2 * (time.monotonic() - began)
         for number in range(ROUNDS):
             churn_for(chance.uniform(0.0, longest), churn)
@@ -151,14 +174,15 @@ def test_hundreds_of_kills_disturb_nobody(
             agent.stop(signal.SIGKILL)
             before, kind = kind, chance.choice(kinds)
             kills[f"{before} -> {kind}"] += 1
-            agent = start_agent(manifests.folder, launcher=launchers[kind], ready=False)
+            agent = start(kind, ready=False)
             if number % 5 == 4:
-                agent.wait_ready()
+                agent.wait_ready(PATIENCE)
                 churn.move()
                 churn.confirm()
             assert load.wrong == 0, load.stop().texts
         agent.stop(signal.SIGKILL)
-        agent = start_agent(manifests.folder)
+        agent = start("this build", ready=False)
+        agent.wait_ready(PATIENCE)
         churn.confirm()
         seen = load.stop()
     report(

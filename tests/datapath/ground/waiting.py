@@ -10,13 +10,16 @@ T = TypeVar("T")
 PATIENCE = 20.0
 
 
-def wait_for(look: Callable[[], T], wanted: Callable[[T], bool], what: str) -> T:
+def wait_for(look: Callable[[], T], wanted: Callable[[T], bool], what: str, patience: float = PATIENCE) -> T:
     """The first thing seen that is as wanted.
+
+    Args:
+        patience: seconds until it gives up.
 
     Raises:
         AssertionError: it did not come; the text has what was seen last.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not wanted(seen := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come; last seen: {seen!r}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from pyagent.kernel.source_text import sources_folder
 
+VERSION = 1000
 PACKAGE = Path(__file__).parents[3] / "pyagent"
 
 
@@ -18,16 +20,16 @@ class Build:
         shutil.copytree(sources_folder(), folder / "bpf")
         self.folder = folder
 
-    def replace(self, path: str, old: str, new: str) -> None:
-        """Change a text that a file has once.
+    def change(self, path: str, pattern: str, new: str) -> None:
+        """Change a text that a file has once; `\\g<0>` stands for it.
 
         Raises:
             AssertionError: it has not; the build must follow the sources.
         """
         file = self.folder / path
-        text = file.read_text()
-        assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
-        file.write_text(text.replace(old, new))
+        text, count = re.subn(pattern, new, file.read_text())
+        assert count == 1, f"{path} has {pattern!r} {count} times"
+        file.write_text(text)
 
     @property
     def launcher(self) -> tuple[str, ...]:
@@ -38,32 +40,19 @@ class Build:
 def other_programs(folder: Path) -> Build:
     """The same layout, other programs."""
     made = Build(folder)
-    made.replace("bpf/lib/choice.h", "#define SLOT_SCAN 64", "#define SLOT_SCAN 60")
+    made.change("bpf/lib/choice.h", r"#define SLOT_SCAN \d+", "#define SLOT_SCAN 60")
     return made
 
 
 def other_layout(folder: Path) -> Build:
-    """Another layout: fields more and elsewhere in everything that sockets, clients and backends have."""
+    """Another layout: what hooks keep of sockets and clients, and `config`, begin with a field more."""
     made = other_programs(folder)
     python, c = "pyagent/datapath/layout.py", "bpf/contract.h"
-    made.replace(python, "LAYOUT_VERSION = 1\n", "LAYOUT_VERSION = 2\n")
-    made.replace(c, "#define LAYOUT_VERSION 1\n", "#define LAYOUT_VERSION 2\n")
-    for name, following in (
-        ("origin", '\n    Field("frontend", "16s"),'),
-        ("datagram_origin", '\n    Field("frontend", "16s"),'),
-        ("affinity", ' Field("backend", "Q")'),
-        ("overflow", ' Field("frontend", "16s")'),
-    ):
-        made.replace(python, f'"{name}",{following}', f'"{name}", Field("mark", "Q"),{following}')
-        made.replace(c, f"struct {name} {{\n", f"struct {name} {{\n\t__u64 mark;\n")
-    made.replace(
-        "pyagent/kernel/connections.py", "        frontend, backend, ", "        _mark, frontend, backend, "
-    )
-    made.replace(python, '    Field("node", "I"),\n)', '    Field("node", "I"),\n    Field("mark", "Q"),\n)')
-    made.replace(
-        c, "\t__u32 service_port;\n\t__u32 node;\n", "\t__u32 service_port;\n\t__u32 node;\n\t__u64 mark;\n"
-    )
-    made.replace("pyagent/datapath/service_port_plan.py", '"=18sHIII"', '"=18sHIII8x"')
-    for path, last in (("decoded.py", "service_port, node"), ("evaluate.py", "owner, node")):
-        made.replace(f"pyagent/datapath/{path}", f"{last} = BACKEND.unpack(", f"{last}, _ = BACKEND.unpack(")
+    made.change(python, r"\nLAYOUT_VERSION = \d+\n", f"\nLAYOUT_VERSION = {VERSION}\n")
+    made.change(c, r"#define LAYOUT_VERSION \d+\n", f"#define LAYOUT_VERSION {VERSION}\n")
+    for name in ("origin", "datagram_origin", "affinity", "overflow", "config"):
+        made.change(python, rf'CStruct\(\s*"{name}",', r'\g<0> Field("mark", "Q"),')
+        made.change(c, rf"\nstruct {name} {{\n", r"\g<0>\t__u64 mark;\n")
+    # Who takes records apart by the order of their fields.
+    made.change("pyagent/kernel/connections.py", r"\n +frontend, backend, frontend_port", r"_mark, \g<0>")
     return made
