@@ -9,6 +9,7 @@ web         rows that match this regular expression, upper and lower case alike
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -40,7 +41,9 @@ def filtered(rows: Sequence[Row], columns: Sequence[Column], pattern: str) -> Fi
     inverse = text.startswith("!")
     text = text.removeprefix("!")
     try:
-        accepts: Accepts = re.compile(text, re.IGNORECASE).search
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what a later Python might make of the pattern
+            accepts: Accepts = re.compile(text, re.IGNORECASE).search
         note = ""
     except re.error as error:
         accepts = re.compile(re.escape(text), re.IGNORECASE).search

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyagent.model.failures import PinsMissing
@@ -87,6 +87,7 @@ def test_filters_are_those_of_k9s() -> None:
 
 
 @given(st.text(max_size=30))
+@example("[[")
 def test_no_pattern_breaks_the_filter(pattern: str) -> None:
     found = filtered(ROWS, COLUMNS, pattern)
     assert all(row in ROWS for row in found.rows)
