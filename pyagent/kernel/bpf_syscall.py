@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import struct
 from typing import NamedTuple
@@ -37,7 +36,7 @@ OBJ_RDONLY = 1 << 3
 
 
 def _number() -> int:
-    machine = platform.machine()
+    machine = os.uname().machine
     try:
         return _SYSCALL_NUMBER[machine]
     except KeyError:
