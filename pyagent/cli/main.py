@@ -46,9 +46,7 @@ VERBS = {
     "check": Verb("pyagent.cli.check:check", "What this machine has and lacks, and what to do about it."),
     "diff": Verb("pyagent.cli.diff:diff", "In what the maps differ from what they should hold."),
     "diag": Verb("pyagent.cli.diag:diag", "A support bundle: one file, without secrets."),
-    "migrate": Verb(
-        "pyagent.cli.migrate:migrate", "What changes without kube-proxy, and whether both serve the same."
-    ),
+    "migrate": Verb("pyagent.cli.migrate:migrate", "What changes without kube-proxy; what both serve."),
     "cleanup": Verb("pyagent.cli.cleanup:cleanup", "Detach the hooks and remove every pin."),
     "demo": Verb("pyagent.cli.demo:demo", "A small cluster on this machine, with traffic."),
     "completion": Verb("pyagent.cli.completion:completion", "The completion script for a shell."),

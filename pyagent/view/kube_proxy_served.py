@@ -109,9 +109,10 @@ def _dialled(options: Mapping[str, str], family: Family) -> Dialled | None:
     if protocol is None or not (port.isascii() and port.isdigit()):
         return None
     address = b""
-    if "-d" in options:
+    text, _, length = options.get("-d", "").partition("/")
+    if text and length in ("", "32", "128"):  # a wider one is that of nodePorts on the loopback
         try:
-            address = parse_address(options["-d"].partition("/")[0])
+            address = parse_address(text)
         except InvalidField:
             return None
     return Dialled(address, int(port), protocol, family)
@@ -168,9 +169,13 @@ def _nft_dialled(key: list[Any], of_node: bool, family: Family) -> Dialled | Non
 def _nft_endpoints(chains: Mapping[str, list[Any]], expression: Any, seen: set[str]) -> frozenset[Endpoint]:
     found: set[Endpoint] = set()
     for part in _parts(expression):
-        if "dnat" in part and isinstance(part["dnat"], dict):
-            target = part["dnat"]
-            found |= _endpoint(f"{target.get('addr')}:{target.get('port')}")
+        target = _object(part.get("dnat"))
+        if isinstance(target.get("addr"), str):
+            found |= _endpoint(f"{target['addr']}:{target.get('port')}")
+        for inner in _parts(target.get("addr")):  # a choice from a map: address . port
+            pair = inner.get("concat")
+            if isinstance(pair, list) and len(pair) == 2:
+                found |= _endpoint(f"{pair[0]}:{pair[1]}")
         for verdict in ("goto", "jump"):
             chain = part[verdict].get("target") if isinstance(part.get(verdict), dict) else None
             if isinstance(chain, str) and chain not in seen:

@@ -34,7 +34,7 @@ def served_by_maps(live: LiveMaps) -> tuple[Served, dict[Dialled, str]]:
         if key in PROBE_FRONTENDS:
             continue
         found = decode_frontend(key, value)
-        if found is None or found.protocol not in _PROTOCOLS or found.set_id not in ends:
+        if found is None or found.outside or found.protocol not in _PROTOCOLS or found.set_id not in ends:
             continue
         if found.scope == Scope.ADDRESS:
             family = family_of(found.address)

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -18,6 +18,9 @@ from pyagent.demo.agent_process import run_verb
 from pyagent.demo.calls import call
 from pyagent.demo.sandbox import Sandbox
 from pyagent.kernel.kube_proxy_chains import removal
+from pyagent.kernel.kube_proxy_rules import nft_table
+from pyagent.model.address import Family, Protocol, format_endpoint, parse_address
+from pyagent.view.kube_proxy_served import Dialled, by_nft
 from tests.datapath.ground.kube_proxy import (
     FOREIGN_IPTABLES,
     FOREIGN_NFT,
@@ -35,6 +38,7 @@ pytestmark = [
 
 SERVICES = (
     Served("shop/web:http", "10.96.0.1", 80, ("10.1.0.1:8080", "10.1.0.2:8080"), 30080),
+    Served("shop/api:http", "10.96.0.3", 80, ("10.1.0.1:8081", "10.1.0.2:8081"), sticky=True),
     Served("shop/none:http", "10.96.0.2", 80, ()),
 )
 SERVICES6 = (Served("shop/web:http", "fd00:96::1", 80, ("[fd00::1]:8080",)),)
@@ -128,6 +132,32 @@ def test_all_of_kube_proxys_goes_and_nothing_else(ruled: Ruled, bpffs: Path, nam
     assert back_end.see(ruled) == before
     code, out, _ = ruled.verb(*arguments)
     assert (code, out) == (0, "nothing of kube-proxy's in this network namespace\n")
+
+
+def test_what_nft_says_is_read_as_what_it_was_made_from(ruled: Ruled) -> None:
+    back_end = BACK_ENDS["nft"]
+    back_end.add(ruled, back_end.ours)
+
+    def table(word: str) -> list[dict[str, Any]]:
+        return nft_table(word) or []
+
+    found = {
+        family: by_nft(call(partial(table, word), netns=ruled.netns), family)
+        for word, family in (("ip", Family.IPV4), ("ip6", Family.IPV6))
+    }
+    expected: dict[Family, dict[Dialled, set[str]]] = {Family.IPV4: {}, Family.IPV6: {}}
+    for family, services in ((Family.IPV4, SERVICES), (Family.IPV6, SERVICES6)):
+        for one in services:
+            expected[family][Dialled(parse_address(one.cluster_ip), one.port, Protocol.TCP, family)] = set(
+                one.endpoints
+            )
+            if one.node_port:
+                expected[family][Dialled(b"", one.node_port, Protocol.TCP, family)] = set(one.endpoints)
+    texts = {
+        family: {dialled: {format_endpoint(*end) for end in ends} for dialled, ends in served.items()}
+        for family, served in found.items()
+    }
+    assert texts == expected
 
 
 def test_a_chain_that_others_use_stays_with_what_it_needs(ruled: Ruled, bpffs: Path) -> None:

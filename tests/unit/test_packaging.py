@@ -56,6 +56,14 @@ def test_the_wheel_installs_the_command_and_both_licences(wheel: zipfile.ZipFile
     assert {"LICENSE", "GPL-2.0-only.txt"} <= names
 
 
+def test_the_wheel_brings_manual_pages_the_schema_and_the_plugin_of_kubectl(wheel: zipfile.ZipFile) -> None:
+    names = {name.partition(".data/")[2] for name in wheel.namelist()}
+    pages = sources("docs/man", ".1")
+    assert "kubesock-services.1" in pages
+    assert {f"data/share/man/man1/{page}" for page in pages} <= names
+    assert {"data/share/kubesock/schema.json", "scripts/kubectl-kubesock"} <= names
+
+
 def test_bcc_is_never_a_dependency() -> None:
     """The package of that name on the Python index is an unrelated one."""
     for lock in ROOT.glob("requirements*.lock"):

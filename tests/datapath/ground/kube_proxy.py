@@ -15,6 +15,7 @@ class Served(NamedTuple):
     port: int
     endpoints: Sequence[str]  # ADDRESS:PORT; none: refused
     node_port: int = 0
+    sticky: bool = False  # sessionAffinity: in nftables a chain for each endpoint, else one choice from a map
 
     def chain(self, kind: str, more: str = "") -> str:
         digest = hashlib.sha256(f"{self.name}tcp{more}".encode()).hexdigest()[:16].upper()
@@ -50,6 +51,10 @@ def iptables_rules(services: Sequence[Served]) -> str:
             rules.append(
                 f'-A KUBE-NODEPORTS -m comment --comment "{one.name}" -p tcp --dport {one.node_port}'
                 f" -j {outer}"
+            )
+            rules.append(
+                f'-A KUBE-NODEPORTS -d 127.0.0.0/8 -p tcp -m comment --comment "{one.name}" -m tcp'
+                f" --dport {one.node_port} -j {outer}"
             )
         left = len(one.endpoints)
         for endpoint in one.endpoints:
@@ -165,6 +170,16 @@ def nft_rules(services: Sequence[Served], family: str = "ip") -> str:
         if one.node_port:
             chains.append(f"chain external-{digest}-{slug} {{ jump mark-for-masquerade; goto {chain}; }}")
             ports.append(f'tcp . {one.node_port} comment "{one.name}" : goto external-{digest}-{slug}')
+        if not one.sticky:
+            choice = ", ".join(
+                f"{number} : {address.strip('[]')} . {port}"
+                for number, (address, _, port) in enumerate(e.rpartition(":") for e in one.endpoints)
+            )
+            chains.append(
+                f"chain {chain} {{ meta l4proto tcp dnat {word} addr . port to numgen random mod"
+                f" {len(one.endpoints)} map {{ {choice} }}; }}"
+            )
+            continue
         targets = []
         for number, endpoint in enumerate(one.endpoints):
             address, _, port = endpoint.rpartition(":")

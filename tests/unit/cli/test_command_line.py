@@ -37,9 +37,15 @@ def nothing_pinned(tmp_path: Path) -> str:
     return f"--bpffs={tmp_path}"
 
 
-@pytest.mark.parametrize("verb", ["services", "backends", "affinity", "maps", "status"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "services", "backends", "affinity", "maps", "status", "connections", "events", "top --once",
+        "explain 10.96.0.1:80", "migrate compare",
+    ],
+)  # fmt: skip
 def test_where_nothing_is_pinned_a_reader_ends_with_3_and_one_line(verb: str, nothing_pinned: str) -> None:
-    done = kubesock(verb, nothing_pinned)
+    done = kubesock(*verb.split(), nothing_pinned)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.count("\n") == 1
     assert "nothing is pinned there" in done.stderr
