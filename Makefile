@@ -8,7 +8,7 @@ DEV ?= 1
 DURATION ?= 600
 
 .PHONY: help setup demo test check unit kernel-test reliability fuzz format flags bench kernels screenshots lock clean
-.PHONY: install uninstall image image-test manifests docs release
+.PHONY: install uninstall image image-test manifests docs release vagrant-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ uninstall: ## take away what make install made: unit, hooks, pins, files; the co
 
 image: ## the container image, with docker, podman or buildah; TAG=kubesock:VERSION BASE=debian:12-slim
 	@build-aux/image/build.sh
+
+vagrant-check: ## vagrant/ as far as no machine is needed: shellcheck, vagrant validate
+	@build-aux/vagrant-check.sh
 
 manifests: setup ## deploy/install.yaml from deploy/kustomize
 	@$(BIN)/python build-aux/manifests.py

@@ -69,15 +69,3 @@ def test_the_configuration_that_is_installed_is_one(tmp_path: Path) -> None:
     config = parse_run_options({"--config": str(FOLDER / "config.yaml")}, environ={}, hostname="n")
     assert config.kubeconfig == "/var/lib/kubesock/kubeconfig"
     assert not [note for note in config.notes if "ignored" in note]
-
-
-@pytest.mark.parametrize(
-    "script", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("build-aux/**/*.sh"))
-)
-def test_a_script_is_free_of_what_shellcheck_warns_about(script: str) -> None:
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not here")
-    done = subprocess.run(
-        ["shellcheck", "--severity=warning", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
