@@ -77,6 +77,12 @@ uninstall: ## take away what make install made: unit, hooks, pins, files; the co
 image: ## the container image, with docker, podman or buildah; TAG=kubesock:VERSION BASE=debian:12-slim
 	@build-aux/image/build.sh
 
+docs: setup ## the documents as a site, build/site; links and headings that lead nowhere are errors
+	@$(BIN)/python build-aux/site.py
+
+release: setup ## dist/: wheel, sdist, image, manifests, checksums of all; IMAGE=0 without the image
+	@build-aux/release.sh
+
 vagrant-check: ## vagrant/ as far as no machine is needed: shellcheck, vagrant validate
 	@build-aux/vagrant-check.sh
 

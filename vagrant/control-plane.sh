@@ -12,8 +12,9 @@ if [ ! -e $KUBECONFIG ]; then
 		--kubernetes-version="$KUBERNETES_VERSION" --service-cidr=10.96.0.0/16 \
 		--token=kubeso.0123456789abcdef --token-ttl=24h
 fi
-install -d -o vagrant -g vagrant /home/vagrant/.kube
-install -o vagrant -g vagrant -m 0600 $KUBECONFIG /home/vagrant/.kube/config
+home=$(getent passwd vagrant | cut -d: -f6)
+install -d -o vagrant -g vagrant "$home/.kube"
+install -o vagrant -g vagrant -m 0600 $KUBECONFIG "$home/.kube/config"
 # Workers join by the CA's hash; they read it, with the image, over the private network.
 openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt | openssl pkey -pubin -outform der |
 	sha256sum | cut -d' ' -f1 >/srv/ca-hash
@@ -36,13 +37,13 @@ END
 systemctl daemon-reload
 systemctl enable -q --now share.service
 
-mkdir -p /root/kubesock-here
-cat >/root/kubesock-here/kustomization.yaml <<-END
+mkdir -p /etc/kubesock
+cat >/etc/kubesock/kustomization.yaml <<-END
 	resources: [../../kubesock/deploy/kustomize/overlays/least-privilege]
 	images: [{name: kubesock, newName: localhost/kubesock, newTag: vagrant}]
 	patches:
 	  - target: {kind: ConfigMap, name: kubesock}
 	    patch: '[{"op": "replace", "path": "/data/api-server", "value": "$address:6443"}]'
 END
-kubectl apply -k /root/kubesock-here
+kubectl apply -k /etc/kubesock
 kubectl -n kube-system rollout status daemonset/kubesock --timeout=300s

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         code = 3 if error.errno in (errno.EPERM, errno.EACCES) else 1
         where = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        return _fail(f"{where}{'; run as root' if code == 3 else ''}", code, invocation)
+        return _fail(f"{where}{f'; {_permission_remedy()}' if code == 3 else ''}", code, invocation)
     except Exception as error:  # noqa: BLE001  the last one to see it: shown, not swallowed
         hint = "" if invocation.verbose else "; run again with -v for the details"
         return _fail(f"unexpected {type(error).__name__}: {error}{hint}", 1, invocation)
@@ -133,6 +133,12 @@ def _run(arguments: list[str], invocation: Invocation) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else _say(end.code)
     return 0
+
+
+def _permission_remedy() -> str:
+    if os.geteuid() != 0:
+        return "run as root"
+    return "a capability, seccomp or lockdown forbids it to root too: `kubesock check` tells which"
 
 
 def _say(text: object) -> int:

@@ -51,7 +51,7 @@ def test_a_client_outside_the_container_is_translated(
     assert answering(in_client) == {"a"}
     status = node.verb("status")
     assert status.returncode in (0, 4), status.stderr + status.stdout
-    assert "default/web" in node.verb("services", "-A", "--no-headers").stdout
+    assert "web:t" in node.verb("services", "-A", "--no-headers").stdout
     assert node.stop() == 0
     assert answering(in_client) == {"a"}  # what is attached outlives the container
     put_service(manifests, cluster, "b")
