@@ -10,13 +10,17 @@ import pytest
 
 from pyagent.datapath.layout import Hook
 from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel.features import kernel_version
 from pyagent.kernel.links import effective_programs, program_name
 from tests.datapath.ground import Manifests, Reply, SmallCluster, StartAgent, endpoint_slice, service
 from tests.datapath.ground.cluster import InClient
 from tests.datapath.ground.dialling import Way, ask
 from tests.datapath.ground.waiting import wait_for
 
-pytestmark = pytest.mark.kernel
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(kernel_version() < (5, 11), reason="maps are locked memory: needs CAP_SYS_RESOURCE"),
+]
 
 FRONTEND = "10.96.0.1"
 NEEDED = ("bpf", "net_admin", "perfmon")
@@ -66,6 +70,7 @@ def test_three_capabilities_are_enough_to_serve_to_follow_to_repair_and_to_resta
     assert "Traceback" not in again.log.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("missing", NEEDED)
 def test_each_of_the_three_is_needed_and_named(
     cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, missing: str

@@ -16,7 +16,7 @@ from pyagent.demo.calls import call
 from pyagent.model.outcome import Outcome
 from tests.datapath.ground import Agent, Manifests, Reply, SmallCluster, StartAgent, endpoint_slice, service
 from tests.datapath.ground.cluster import InClient
-from tests.datapath.ground.dialling import CONNECTING, Way, ask, refusal
+from tests.datapath.ground.dialling import WAYS, Way, ask, refusal
 from tests.datapath.ground.hooks import Hooks
 from tests.datapath.ground.steps import repeating
 from tests.datapath.ground.waiting import wait_for
@@ -94,7 +94,7 @@ def no_storage(cluster: SmallCluster) -> Iterator[InClient]:
         yield InClient(cluster.other_client.netns, None)
 
 
-@pytest.mark.parametrize("way", CONNECTING, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_connection_whose_origin_the_kernel_does_not_store_is_translated_and_counted(
     hooks: Hooks, no_storage: InClient, way: Way
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyagent.demo.agent_process import items_of, kubesock
+from pyagent.kernel.features import kernel_version
 from tests.datapath.ground import Agent, Manifests, SmallCluster, StartAgent, endpoint_slice, service
 from tests.datapath.ground.cluster import InClient
 from tests.datapath.ground.waiting import wait_for
@@ -82,6 +83,10 @@ def test_by_default_root_alone_reads_pins_and_state(
     assert "permission denied" in err.lower()
 
 
+@pytest.mark.skipif(
+    kernel_version() < (5, 19) and Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text()[0] != "0",
+    reason="bpf(2) is for root alone here",
+)
 def test_a_group_may_read_and_can_change_nothing(
     cluster: SmallCluster,
     manifests: Manifests,
