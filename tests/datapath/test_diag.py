@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pyagent.demo.agent_process import kubesock, run_verb
+from pyagent.kernel.connections import PIN
 from tests.datapath.ground import StartAgent, endpoint_slice, service
 from tests.datapath.ground.api import ApiProcess
 from tests.datapath.ground.waiting import wait_for
@@ -45,6 +46,7 @@ def test_a_bundle_has_everything_but_secrets(tmp_path: Path, start_agent: StartA
         api.put(service("web", ["10.96.0.61"], port), endpoint_slice("web", ["10.244.1.20"], port))
         agent = start_agent(kubeconfig=api.kubeconfig, in_node_namespace=False)
         wait_for(lambda: [row["name"] for row in agent.rows("services")], lambda n: "web" in n, "the Service")
+        wait_for((agent.bpffs / "current" / PIN).exists, bool, "the connection table")
         file = tmp_path / "bundle.tar.gz"
         where = (f"--bpffs={agent.bpffs}", f"--state-dir={agent.state_dir}", f"--cgroup={agent.cgroup}")
         done = subprocess.run(

@@ -18,10 +18,12 @@ from jsonschema import Draft202012Validator
 import pyagent.view
 from pyagent.cli.main import main
 from pyagent.demo.agent_process import kubesock, run_verb
+from pyagent.kernel.connections import PIN
 from pyagent.kernel.map_set import MapSet
 from tests.datapath.ground import Manifests, SmallCluster, StartAgent, ask_tcp, endpoint_slice, service
 from tests.datapath.ground.cluster import InClient
 from tests.datapath.ground.listed import pin_two_services
+from tests.datapath.ground.waiting import wait_for
 
 pytestmark = pytest.mark.kernel
 
@@ -133,6 +135,7 @@ def test_lists_of_a_real_node_are_as_the_schema_says(
         code, text, _ = agent.verb(verb, "-o", "json")
         assert code == 0
         assert check(json.loads(text), kind), verb
+    wait_for((agent.bpffs / "current" / PIN).exists, bool, "the connection table")
     code, text, _ = agent.verb("connections", "-o", "json")
     assert code == 0
     check(json.loads(text), "ConnectionList")
