@@ -46,7 +46,7 @@ def _families(client: Client, scale: Scale, services: int) -> Table:
 
 _NOTES = (
     "Hooked ÷ unhooked, round by round, from pod to pod over a veth pair. A/A is the reference's call a",
-    "second time. `in range`: an address between those of Services, which costs a look-up more.",
+    "second time. `in range`: an address between those of Services.",
 )
 
 

@@ -63,7 +63,7 @@ def _attached(lab: Lab, client: Client, scale: Scale, switch: Switch, others: in
         f"`sendto` + `recvfrom` with names, to an address that is no Service. Blocks of {BLOCK} rounds with",
         "the hooks attached and without, in the order -++-; ratios of the medians of neighbouring blocks;",
         "A/A: of neighbouring blocks without.",
-        "`in range`: the address lies between those of Services, which costs a look-up more.",
+        "`in range`: the address lies between those of Services.",
     )
     if others:
         notes += (
