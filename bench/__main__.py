@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     shown = " ".join(["python -m bench", *arguments])
     head = _head(machine.facts(shown))
     print(head, flush=True)
+    output = options.output or (None if options.names else RESULTS)
     sections, failed = [head], []
     began = time.monotonic()
     with Sandbox.create("bench") as sandbox:
@@ -69,15 +70,20 @@ def main(arguments: Sequence[str]) -> int:
                 text = f"## {name}\n\nnot measured: {error}\n"
             print(text, flush=True)
             sections.append(text)
+            _write(output, sections)  # what is measured stays, whatever becomes of the rest
     sections.append(f"Measured in {time.monotonic() - began:.0f} s.\n")
     print(sections[-1], flush=True)
-    output = options.output or (None if options.names else RESULTS)
+    _write(output, sections)
     if output is not None:
-        output.write_text("\n".join(sections))
         print(f"bench: wrote {output}", file=sys.stderr)
     if failed:
         print(f"bench: not measured: {', '.join(failed)}; see above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _write(output: Path | None, sections: Sequence[str]) -> None:
+    if output is not None:
+        output.write_text("\n".join(sections))
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -110,7 +116,7 @@ def _run(sandbox: Sandbox, name: str, scale: Scale) -> list[Table]:
 
 def _head(facts: Sequence[tuple[str, str]]) -> str:
     lines = [f"* {name}: {value}" for name, value in facts]
-    return "\n".join(["# What kubesock costs", "", *lines, ""])
+    return "\n".join(["# What kubesock costs", "", *lines, "", *machine.warning(), ""])
 
 
 def _end(number: int, _frame: object) -> NoReturn:

@@ -30,6 +30,17 @@ def facts(command: str) -> list[tuple[str, str]]:
     ]
 
 
+def warning() -> tuple[str, ...]:
+    """What to make of the figures if others use the machine."""
+    if os.getloadavg()[0] < len(os.sched_getaffinity(0)) / 2:
+        return ()
+    return (
+        "**The machine was busy with other work.** Ratios of calls made side by side hold, with colder",
+        "caches than at rest. Times by the clock (`planning`, `memory`, `agent`, `cluster`, loading of the",
+        "peers' rules) do not: they are several times longer than on a quiet machine; CPU times are nearer.",
+    )
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
