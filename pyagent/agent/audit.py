@@ -39,7 +39,7 @@ class Audit:
         self._tables = {name: _Table(maps, name) for name in _VALUES}
         self._maps = maps
 
-    def altered(self, held: HeldState, ranges: frozenset[bytes], turn: int) -> list[str]:
+    def altered(self, held: HeldState, ranges: Collection[bytes], turn: int) -> list[str]:
         """The maps that were seen not to be as `held` says.
 
         Args:

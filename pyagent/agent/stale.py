@@ -11,7 +11,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -25,6 +26,7 @@ from pyagent.kernel.stale_sockets import destroy
 from pyagent.model.address import Protocol as Transport
 from pyagent.model.address import family_of, format_endpoint
 from pyagent.model.failures import KubesockError
+from pyagent.model.service import ServicePortKey
 
 log = logging.getLogger(__name__)
 PASS_SECONDS = 0.25
@@ -48,6 +50,10 @@ class BackendsUsed(msgspec.Struct, frozen=True):
     backends: frozenset[UsedBackend]
 
 
+WordsOf = Callable[[ServicePortKey], Mapping[tuple[bytes, int], tuple[int, int]]]
+"""`HeldState.backend_words`."""
+
+
 class Judge:
     """Decides about backends; used by the loop's thread only.
 
@@ -65,8 +71,10 @@ class Judge:
         """Those to give up, and when to ask again for the sake of a grace that runs (None: no need)."""
         doomed = set()
         waiting: dict[UsedBackend, float] = {}
+        # Thousands of sockets may be on one service port, which is looked at once for all of them.
+        words = cache(held.backend_words)
         for backend in used:
-            found = self._fate(backend, held, snapshot)
+            found = self._fate(backend, held, snapshot, words)
             if found is Fate.GONE:
                 doomed.add(backend)
             elif found is Fate.UNREADY:
@@ -78,12 +86,13 @@ class Judge:
         self._unready_since = waiting
         return frozenset(doomed), min(waiting.values()) + self._grace if waiting else None
 
-    def _fate(self, backend: UsedBackend, held: HeldState, snapshot: Snapshot) -> Fate:
+    @staticmethod
+    def _fate(backend: UsedBackend, held: HeldState, snapshot: Snapshot, words: WordsOf) -> Fate:
         key = held.service_port_keys.get(backend.service_port)
         if key is None or held.service_ports[key].incarnation != backend.service_port_incarnation:
             return Fate.GONE
-        words = held.backend_words(key)
-        if words.get((backend.address, backend.port)) == (backend.backend_id, backend.backend_incarnation):
+        found = words(key).get((backend.address, backend.port))
+        if found == (backend.backend_id, backend.backend_incarnation):
             return Fate.SERVES
         return fate(snapshot.slices_of((key.namespace, key.name)), key, backend.address, backend.port)
 

@@ -138,7 +138,10 @@ def plan_bounds(held: HeldState, draft: Draft) -> None:
     if not held.bounds_known or _touch(draft.rules_removed, before):
         all_new = len(draft.rules) == len(held.service_addresses)
         v6, v4 = added_rules if all_new else service_bounds(held.service_addresses)
-    after = Bounds(v6, v4, _range(held.node_ports), held.prefixes.bits)
+    ports = widened.node_port
+    if not held.bounds_known or any(is_node_port(key) for key in draft.frontends_removed):
+        ports = _range(held.node_ports)
+    after = Bounds(v6, v4, ports, held.prefixes.bits)
     held.bounds_known = True
     draft.widening = _difference(held, widened)
     draft.narrowing = _difference(held, after)

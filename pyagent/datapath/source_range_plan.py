@@ -6,7 +6,7 @@ that may dial is refused in between. A range that finds no room keeps its client
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from pyagent.datapath.draft import Unfit
@@ -39,11 +39,12 @@ class SourceRangePlan:
         self._entries = set(entries)
         self._capacity = capacity
         self._of_port: dict[ServicePortKey, frozenset[bytes]] = {}
+        self._left_out: frozenset[bytes] = frozenset()  # found no room
 
     @property
-    def entries(self) -> frozenset[bytes]:
+    def entries(self) -> Set[bytes]:
         """Keys that the map has once the last plan is carried out."""
-        return frozenset(self._entries)
+        return self._entries
 
     def plan(
         self,
@@ -58,21 +59,36 @@ class SourceRangePlan:
         """
         if complete:
             self._of_port.clear()
+        before = self._ranges_of(ports)
         for key, port in ports.items():
             if port is not None and port.source_ranges and key in held.service_ports:
                 owner = held.service_ports[key].identifier
                 self._of_port[key] = frozenset(_key(owner, network) for network in port.source_ranges)
             else:
                 self._of_port.pop(key, None)
-        if not (complete or self._entries or self._of_port):
-            return RangeWrites((), (), ())
-        return self._towards()
+        after = self._ranges_of(ports)
+        added = after - self._entries
+        if complete or self._left_out or len(self._entries) + len(added) > self._capacity:
+            return self._towards()
+        return self._exchange(added, before - after)
+
+    def _ranges_of(self, ports: Iterable[ServicePortKey]) -> set[bytes]:
+        return set().union(*[self._of_port[key] for key in ports if key in self._of_port])
+
+    def _exchange(self, added: set[bytes], removed: set[bytes]) -> RangeWrites:
+        self._entries |= added
+        self._entries -= removed
+        return RangeWrites(
+            tuple(Put(MAP, key, ADMITTED) for key in sorted(added)),
+            tuple(Remove(MAP, key) for key in sorted(removed)),
+            (),
+        )
 
     def _towards(self) -> RangeWrites:
         wanted: set[bytes] = set().union(*self._of_port.values())
         added = sorted(wanted - self._entries)
         room = max(0, self._capacity - len(self._entries))
-        left_out = frozenset(added[room:])
+        self._left_out = left_out = frozenset(added[room:])
         removed = sorted(self._entries - wanted)
         self._entries = wanted - left_out
         unfit = [Unfit(key, MAP) for key, keys in self._of_port.items() if keys & left_out]
