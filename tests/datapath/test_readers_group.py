@@ -5,14 +5,15 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pyagent.demo.agent_process import items_of, kubesock
+from pyagent.demo.sandbox import Sandbox
 from pyagent.kernel.features import kernel_version
 from tests.datapath.ground import Agent, Manifests, SmallCluster, StartAgent, endpoint_slice, service
-from tests.datapath.ground.cluster import InClient
 from tests.datapath.ground.waiting import wait_for
 
 pytestmark = pytest.mark.kernel
@@ -60,11 +61,12 @@ def modes(agent: Agent) -> dict[str, int]:
 
 
 @pytest.fixture
-def open_folders(tmp_path: Path, sandbox: object) -> None:
-    """Whoever may read can get to the folders of this test."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder != Path("/") and not folder.stat().st_mode & 0o001:
-            folder.chmod(0o711)
+def state_dir(sandbox: Sandbox) -> Iterator[Path]:
+    """Below a folder that others may pass. Not pytest's own, which every new session closes to them."""
+    mode = stat.S_IMODE(sandbox.folder.stat().st_mode)
+    sandbox.folder.chmod(0o711)
+    yield sandbox.folder / "readers-state"
+    sandbox.folder.chmod(mode)
 
 
 def serve(cluster: SmallCluster, manifests: Manifests) -> None:
@@ -73,10 +75,10 @@ def serve(cluster: SmallCluster, manifests: Manifests) -> None:
 
 
 def test_by_default_root_alone_reads_pins_and_state(
-    cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, open_folders: None
+    cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, state_dir: Path
 ) -> None:
     serve(cluster, manifests)
-    agent = start_agent(manifests.folder)
+    agent = start_agent(manifests.folder, state_dir=state_dir)
     wait_for(lambda: modes(agent), lambda found: not any(m & 0o077 for m in found.values()), "closed doors")
     code, _, err = as_somebody(None, "services", "-A", f"--bpffs={agent.bpffs}")
     assert code == 3
@@ -91,16 +93,12 @@ def test_a_group_may_read_and_can_change_nothing(
     cluster: SmallCluster,
     manifests: Manifests,
     start_agent: StartAgent,
-    in_client: InClient,
-    open_folders: None,
+    state_dir: Path,
 ) -> None:
     serve(cluster, manifests)
-    agent = start_agent(manifests.folder, arguments=(f"--readers-group={GROUP}",))
+    agent = start_agent(manifests.folder, state_dir=state_dir, arguments=(f"--readers-group={GROUP}",))
     current = agent.bpffs / (agent.bpffs / "current").readlink()
     wait_for(lambda: (current / "sets").stat().st_gid, lambda gid: gid == GROUP, "the group")
-    for parent in agent.bpffs.parents:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
     for verb in ("services", "backends"):
         code, out, err = as_somebody(GROUP, verb, "-A", "-o", "json", f"--bpffs={agent.bpffs}")
         assert code == 0, err
