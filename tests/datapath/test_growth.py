@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pyagent.datapath.layout import Capacities, map_specs
+from pyagent.datapath.layout import Capacities, Hook, map_specs
 from pyagent.datapath.writes import Put, Store
+from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_copy import copy_contents
 from pyagent.kernel.map_set import MapSet
+from tests.datapath.ground.hooks import SMALL as GROUND
+from tests.datapath.ground.hooks import Hooks
 
 pytestmark = pytest.mark.kernel
 
@@ -53,3 +56,41 @@ def test_maps_that_keep_their_size_are_shared(bpffs: Path) -> None:
     assert new.memory("refused")[:8] == (5).to_bytes(8, "little")
     old.close()
     new.close()
+
+
+def test_an_agent_killed_while_hooks_are_exchanged_is_followed_by_one_that_attaches_again(
+    hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else some hooks would go on with maps that nobody writes any more."""
+    killed = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    killed.open()
+    killed.load_programs()
+    killed.attach()
+    assert killed.keeps_programs
+    larger = killed.larger(GROUND._replace(frontends=2 * GROUND.frontends))
+    point = killed.links._point
+
+    def point_until_killed(hook: Hook, program: int) -> None:
+        if hook is Hook.SENDMSG6:
+            raise InterruptedError
+        point(hook, program)
+
+    monkeypatch.setattr(killed.links, "_point", point_until_killed)
+    with pytest.raises(InterruptedError):
+        killed.grow(larger)
+    left = {state.hook: state.program_id for state in killed.link_states()}
+    killed.close()
+    following = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    try:
+        assert following.open().reused
+        kept = following.keeps_programs
+        assert not kept
+        following.load_programs()
+        following.attach()
+        now = {state.hook: state.program_id for state in following.link_states()}
+        assert now.keys() == left.keys()
+        assert all(now[hook] != left[hook] for hook in now)
+        assert following.keeps_programs
+        assert len(list(bpffs.glob("v*-*"))) == 1
+    finally:
+        following.close()
