@@ -18,7 +18,18 @@ from typing import NoReturn
 
 from bench import machine
 from bench.lab import Lab
-from bench.parts import agent, cluster, connect, datagrams, floor, memory, peer, planning, traffic
+from bench.parts import (
+    agent,
+    cluster,
+    connect,
+    connections,
+    datagrams,
+    floor,
+    memory,
+    peer,
+    planning,
+    traffic,
+)
 from bench.scale import FULL, QUICK, Scale
 from bench.tables import Table, rendered
 from pyagent.demo.calls import call
@@ -36,6 +47,7 @@ PARTS: dict[str, Callable[[Lab, Scale], list[Table]]] = {
     "traffic": traffic.run,
     "planning": planning.run,
     "memory": memory.run,
+    "connections": connections.run,
     "agent": agent.run,
     "cluster": cluster.run,
     "peer": peer.run,

@@ -13,6 +13,7 @@ class Scale(NamedTuple):
         services: beside the measured ones, for connect().
         agent_sizes: (Services, endpoints of each) for the agent as a process.
         cluster: (Services, endpoints of all) behind an API server.
+        sockets: open through a Service at once.
     """
 
     rounds: int
@@ -25,6 +26,7 @@ class Scale(NamedTuple):
     blocks: int
     idle_seconds: float
     cluster: tuple[int, int]
+    sockets: int
 
 
 FULL = Scale(
@@ -38,6 +40,7 @@ FULL = Scale(
     blocks=160,
     idle_seconds=10.0,
     cluster=(60_000, 250_000),
+    sockets=100_000,
 )
 QUICK = Scale(
     rounds=1200,
@@ -50,6 +53,7 @@ QUICK = Scale(
     blocks=60,
     idle_seconds=3.0,
     cluster=(3000, 12_500),
+    sockets=10_000,
 )
 ENDPOINTS_OF_OTHERS = 3
 """Of each Service beside the measured ones: 60,000 of them still fit the default map sizes."""

@@ -16,11 +16,13 @@ from pyagent.view.terminal.app import TopApp
 from pyagent.view.terminal.reader import NodeReader
 from pyagent.view.terminal.remembered import Remembered
 from pyagent.view.terminal.settings import Settings
+from pyagent.view.terminal.view_kinds import Request
 
 SIZE = (160, 50)
 NEVER = 60.0  # seconds between looks that nobody asked for
 PATIENCE, LONGEST = 10.0, 90.0
 WARM_UP = 2
+SETTLE_SECONDS = 4.0
 
 
 class Refreshes(NamedTuple):
@@ -42,6 +44,35 @@ def refreshes(bpffs: Path, state_dir: Path, count: int) -> Refreshes:
 def _measured(bpffs: Path, state_dir: Path, count: int) -> Refreshes:
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     return asyncio.run(_watched(NodeReader(bpffs, state_dir), count))
+
+
+def cpu_share_of_top(bpffs: Path, state_dir: Path, view: str, seconds: float) -> float:
+    """Of one core, for a screen that is left alone with a look every second, in a process of its own.
+
+    Raises:
+        KubesockError: the screen ended.
+    """
+    return call(partial(_left_alone, bpffs, state_dir, view, seconds), timeout=LONGEST)
+
+
+def _left_alone(bpffs: Path, state_dir: Path, view: str, seconds: float) -> float:
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    return asyncio.run(_share(NodeReader(bpffs, state_dir), view, seconds))
+
+
+async def _share(reader: NodeReader, view: str, seconds: float) -> float:
+    settings = Settings(
+        reader, "bench", "", lambda _target, _client, _width: "", Remembered(), first=Request(view)
+    )
+    app = TopApp(settings)
+    async with app.run_test(size=SIZE):
+        await asyncio.sleep(SETTLE_SECONDS)
+        began, spent = time.perf_counter(), time.process_time()
+        await asyncio.sleep(seconds)
+        share = (time.process_time() - spent) / (time.perf_counter() - began)
+        if app.failure is not None or app.shown is None or not app.shown.rows:
+            raise KubesockError(f"top {view} shows nothing: {app.failure or (app.shown and app.shown.error)}")
+    return share
 
 
 async def _watched(reader: NodeReader, count: int) -> Refreshes:

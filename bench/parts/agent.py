@@ -16,7 +16,7 @@ from bench.objects import Plan
 from bench.processes import cpu_nanoseconds, cpu_share, pages, start_of, wait_ready
 from bench.ratios import summarize
 from bench.scale import Scale
-from bench.screen import Refreshes, refreshes
+from bench.screen import Refreshes, cpu_share_of_top, refreshes
 from bench.tables import Table, duration, size
 from pyagent.demo.agent_process import Agent
 from pyagent.demo.calls import call
@@ -37,6 +37,7 @@ CHANGE_P50 = 0.010
 CPU = 0.005
 LIST_RUNS = 5
 REFRESH, REFRESH_ROWS, REFRESH_RUNS = 0.05, 5000, 15
+TOP_CPU = 0.05  # of a core
 BUSY_RATE = 100
 DEGRADED = 4  # exit code of `status`
 COLUMNS = ("what", "median", "p10–p90", "p99", "budget", "met")
@@ -70,6 +71,7 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
             _time_of_verb(agent, "explain", f"{CHANGED.cluster_ips[0]}:80"),
         )
         screen = refreshes(agent.bpffs, agent.state_dir, REFRESH_RUNS)
+        top = cpu_share_of_top(agent.bpffs, agent.state_dir, "services", scale.idle_seconds)
         pss = pages(pid, "Pss")
         private = pages(pid, "Private_Clean") + pages(pid, "Private_Dirty")
     met = "yes" if share < CPU else "no"
@@ -83,6 +85,7 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         _row("`kubesock status`", ended[0]),
         _row("`kubesock explain`", ended[1]),
         _screen_row(screen),
+        _top_row(top),
     ]
     notes = (
         f"Starts: {len(cold)} and {len(warm)}; nothing pinned also means an empty state directory.",
@@ -219,6 +222,11 @@ def _time_of_verb(agent: Agent, *words: str) -> list[float]:
         if code not in (0, DEGRADED):
             raise KubesockError(f"kubesock {' '.join(words)} ended with {code}: {err.strip()}")
     return seconds
+
+
+def _top_row(share: float) -> tuple[str, ...]:
+    met = "yes" if share < TOP_CPU else "no"
+    return "CPU of `kubesock top`, a look every second", f"{share:.1%}", "", "", f"< {TOP_CPU:.0%}", met
 
 
 def _screen_row(screen: Refreshes) -> tuple[str, ...]:
