@@ -14,15 +14,14 @@ from pyagent.view.connection_table import (
     CONNECTIONS,
     CONNECTIONS_READ,
     WITH_PROCESSES,
+    chooser,
     connection_rows,
     is_draining,
     of_pod,
-    uses_backend,
 )
 from pyagent.view.live import AgentFacts
-from pyagent.view.names import is_service
 from pyagent.view.pins import read_live
-from pyagent.view.socket_walk import SocketWalker
+from pyagent.view.socket_walk import SHARE, SocketWalker, pace_text
 from pyagent.view.tables import Row, Table
 
 
@@ -54,28 +53,24 @@ def connections(
     pids are visible (on the machine itself, or with hostPID).
     """
     walker = SocketWalker(bpffs)
+    told = False
 
     def read() -> tuple[Table, list[Row], AgentFacts]:
+        nonlocal told
         walk = walker.look()
         if walk.error is not None:
             raise walk.error
+        if listing.watch and not told and walk.seconds / SHARE > listing.interval:
+            told = True
+            click.echo(f"kubesock: {pace_text(walk)}", err=True)
         live = read_live(bpffs, CONNECTIONS_READ)
-        found = owners({one.netns for one in walk.found})
+        sockets = list(filter(chooser(live, service, backend), walk.found))
+        found = owners({one.netns for one in sockets})
         opened = {netns: processes(owner) for netns, owner in found.items()} if with_processes else None
         rows = connection_rows(
-            live._replace(now=live.now + walk.taken - time.monotonic()), walk.found, found, opened
+            live._replace(now=live.now + walk.taken - time.monotonic()), sockets, found, opened
         )
-        rows = [
-            row
-            for row in rows
-            if (
-                not service
-                or is_service(service, row["namespace"], row["name"], row["port"], row["protocol"])
-            )
-            and (not backend or uses_backend(row, backend))
-            and (not pod or of_pod(row, pod))
-            and (not draining or is_draining(row))
-        ]
+        rows = [row for row in rows if (not pod or of_pod(row, pod)) and (not draining or is_draining(row))]
         return WITH_PROCESSES if with_processes else CONNECTIONS, rows, live.agent
 
     show(read, listing, bpffs)

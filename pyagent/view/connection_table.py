@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pyagent.datapath.decoded import decode_backend
 from pyagent.kernel.connections import Connection
 from pyagent.kernel.namespace_owners import NetnsOwner, SocketKey
-from pyagent.model.address import Protocol, family_of, format_endpoint
+from pyagent.model.address import Protocol, family_of, format_endpoint, parse_address
+from pyagent.model.failures import InvalidField, UsageError
 from pyagent.view.backend_table import state_text
 from pyagent.view.live import LiveMaps, live_sets
-from pyagent.view.names import PROTOCOLS, node_names, service_port_names
+from pyagent.view.names import PROTOCOLS, is_service, node_names, service_port_names
 from pyagent.view.tables import Column, Row, Table
 
 CONNECTIONS_READ = frozenset({"sets", "slots", "backends", "names"})
@@ -101,6 +102,43 @@ def is_draining(row: Row) -> bool:
     """Whether the socket uses a backend that takes no new ones, or soon none."""
     state: str = row["backendState"]
     return state == REMOVED or state.startswith("terminating")
+
+
+def chooser(live: LiveMaps, service: str, backend: str) -> Callable[[Connection], bool]:
+    """Whether a socket is of a service and uses a backend, before any row is made: there may be very many.
+
+    Args:
+        live: with `names`.
+        service: [NAMESPACE/]NAME[:PORT][/PROTOCOL]; empty: any.
+        backend: ADDRESS[:PORT]; empty: any.
+
+    Raises:
+        UsageError: `backend` is none.
+    """
+    ports = {
+        (port.identifier, port.incarnation)
+        for port in service_port_names(live.raw.names)
+        if is_service(service, port.namespace, port.name, port.port, port.protocol)
+    }
+    peer = _backend_of(backend) if backend else None
+
+    def chosen(one: Connection) -> bool:
+        if service and (one.service_port, one.service_port_incarnation) not in ports:
+            return False
+        return peer is None or (one.peer == peer[0] and peer[1] in (0, one.peer_port))
+
+    return chosen
+
+
+def _backend_of(text: str) -> tuple[bytes, int]:
+    """Address and port, 0 for any."""
+    address, colon, port = text.rpartition(":")
+    try:
+        if colon and port.isdigit() and (":" not in address or address.startswith("[")):
+            return parse_address(address.strip("[]")), int(port)
+        return parse_address(text.strip("[]")), 0
+    except InvalidField as error:
+        raise UsageError(f"--backend: {error}; want ADDRESS[:PORT]") from None
 
 
 def uses_backend(row: Row, wanted: str) -> bool:

@@ -54,6 +54,14 @@ def counted(found: Iterable[Connection], keep: int | None, taken: float) -> Walk
     return Walk(tuple(kept), total, ports, backends, taken)
 
 
+def pace_text(walk: Walk) -> str:
+    """Why they are not looked at more often."""
+    return (
+        f"a walk over {walk.total} takes {walk.seconds:.2g} s, and walks may take {SHARE:.0%} of the time,"
+        f" so there is one every {walk.seconds / SHARE:.2g} s"
+    )
+
+
 class SocketWalker:
     """Walks when asked, but no more often than `SHARE` of the time allows."""
 

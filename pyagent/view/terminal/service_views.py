@@ -20,6 +20,7 @@ from pyagent.view.connection_table import (
 from pyagent.view.live import backend_columns
 from pyagent.view.names import is_service, service_port_names
 from pyagent.view.service_table import SERVICES, SERVICES_READ, port_title, service_name, service_rows
+from pyagent.view.socket_walk import pace_text
 from pyagent.view.tables import Column, Row
 from pyagent.view.terminal.activity import Activity
 from pyagent.view.terminal.marks import Marks
@@ -27,6 +28,9 @@ from pyagent.view.terminal.sample import KEEP_SOCKETS, Needs, Sample
 from pyagent.view.terminal.view_kinds import Found, Request, Shown, View, fixed, rate_text
 
 HISTORY_WIDTH = 10
+OLD_SECONDS = 2.0
+"""From this age on sockets are not shown as if they were of now."""
+
 SHARE_WIDTH = 10
 
 
@@ -55,7 +59,11 @@ def _open_sockets(sample: Sample) -> dict[int, int]:
 
 
 def _note(sample: Sample) -> str:
-    return f"open sockets are not known: {sample.walk.error}" if sample.walk.error is not None else ""
+    walk = sample.walk
+    if walk.error is not None:
+        return f"open sockets are not known: {walk.error}"
+    age = sample.taken - walk.taken
+    return f"open sockets of {age:.0f} s ago: {pace_text(walk)}" if age >= OLD_SECONDS else ""
 
 
 def _draw_history(row: Row, marks: Marks) -> str:
@@ -194,10 +202,11 @@ def _connection_rows(sample: Sample, _activity: Activity, request: Request) -> F
         rows = [row for row in rows if uses_backend(row, request.subject)]
     note = _note(sample)
     if walk.total > len(walk.found):
-        note = (
+        kept = (
             f"the first {len(walk.found)} of {walk.total} open sockets;"
             " `kubesock connections --service NAME` lists all of one"
         )
+        note = "; ".join(filter(None, (note, kept)))
     return Found(rows, note)
 
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from pyagent.kernel.connections import Connection
 from pyagent.kernel.namespace_owners import NetnsOwner, SocketKey, owners, processes
 from pyagent.model.address import Protocol, parse_address
-from pyagent.model.failures import PinsMissing
+from pyagent.model.failures import PinsMissing, UsageError
 from pyagent.view.connection_table import (
     CONNECTIONS,
     age_text,
+    chooser,
     connection_rows,
     is_draining,
     of_pod,
@@ -100,6 +101,34 @@ def test_states_are_those_of_the_protocol() -> None:
     ]
     rows = [connection_rows(maps(), [one], {})[0]["state"] for one in states]
     assert rows == ["established", "close-wait", "99", "connected"]
+
+
+@pytest.mark.parametrize(
+    ("service", "backend", "expected"),
+    [
+        ("", "", True),
+        ("shop/web", "", True),
+        ("web:http/TCP", "10.1.0.1", True),
+        ("", "10.1.0.1:8080", True),
+        ("", "10.1.0.1:80", False),
+        ("", "10.1.0.11", False),
+        ("shop/cart", "", False),
+    ],
+)
+def test_sockets_are_chosen_before_they_have_a_row(service: str, backend: str, expected: bool) -> None:
+    assert chooser(maps(), service, backend)(connection()) is expected
+
+
+def test_a_socket_of_a_service_that_is_gone_is_nobodys_by_name() -> None:
+    assert not chooser(maps(), "shop/web", "")(connection(service_port_incarnation=3))
+
+
+def test_backends_of_both_families_are_understood_and_others_refused() -> None:
+    six = connection("[fd00::1]:80")
+    for text, expected in (("fd00::1", True), ("[fd00::1]:80", True), ("[fd00::1]:81", False)):
+        assert chooser(maps(), "", text)(six) is expected
+    with pytest.raises(UsageError, match="want ADDRESS"):
+        chooser(maps(), "", "web-1")
 
 
 def test_filters_take_what_people_write() -> None:

@@ -151,6 +151,17 @@ def test_every_view_has_rows_that_its_columns_and_table_can_show() -> None:
             )
 
 
+def test_sockets_of_long_ago_are_shown_with_their_age() -> None:
+    reader = MadeReader()
+    reader.change = lambda sample: sample._replace(
+        walk=sample.walk._replace(taken=sample.taken - 9, seconds=0.24, total=100_000)
+    )
+    for view in ("services", "backends", "connections"):
+        note = frame(Request(view), reader.look(VIEWS[view].needs), Activity()).notes[0]
+        assert "open sockets of 9 s ago" in note
+        assert "one every 12 s" in note
+
+
 def test_an_answer_of_another_version_is_told() -> None:
     reader = MadeReader()
     reader.change = lambda sample: sample._replace(answer=sample.answer._replace(fields={"sources": 7}))
