@@ -91,3 +91,8 @@ def test_panels_have_ids_of_their_own_and_lie_beside_each_other() -> None:
 def test_the_dashboard_asks_the_data_source_that_its_reader_chose() -> None:
     sources = re.findall(r'"uid": "([^"]+)"', json.dumps(DASHBOARD["panels"]))
     assert set(sources) == {"${datasource}"}
+
+
+def test_the_pod_monitor_keeps_the_labels_of_services() -> None:
+    monitor = yaml.safe_load((ROOT / "deploy/kustomize/components/podmonitor/podmonitor.yaml").read_text())
+    assert [one["honorLabels"] for one in monitor["spec"]["podMetricsEndpoints"]] == [True]
