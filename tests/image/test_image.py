@@ -82,6 +82,16 @@ def test_the_runtimes_own_seccomp_profile_is_named_by_the_refusal(
     assert "seccomp" in node.log
 
 
+def test_the_whole_hierarchy_is_found_where_the_daemonset_mounts_it(podman: Podman) -> None:
+    """With the runtime's own mounts at /sys/fs/cgroup, whatever they are."""
+    mounted = ["--volume=/sys/fs/cgroup:/run/kubesock/cgroup:ro", "--user=0:0", *LEAST]
+    done = podman.once("check", "-o", "json", options=mounted)
+    rows = {row["check"]: row for row in json.loads(done.stdout)["items"]}
+    assert rows["cgroup v2"]["state"] == "found", rows["cgroup v2"]
+    assert rows["cgroup v2"]["detail"].startswith("/run/kubesock/cgroup")
+    assert {rows[name]["state"] for name in ("BCC", "capabilities", "UAPI headers")} == {"found"}
+
+
 def test_verbs_run_as_nobody_in_particular(podman: Podman) -> None:
     done = podman.once("version", "-o", "json")
     assert done.returncode == 0, done.stderr
