@@ -66,6 +66,9 @@ async def _share(reader: NodeReader, view: str, seconds: float) -> float:
     )
     app = TopApp(settings)
     async with app.run_test(size=SIZE):
+        first = time.perf_counter()
+        while app.shown is None and app.failure is None and time.perf_counter() - first < LONGEST / 2:
+            await asyncio.sleep(0.1)
         await asyncio.sleep(SETTLE_SECONDS)
         began, spent = time.perf_counter(), time.process_time()
         await asyncio.sleep(seconds)

@@ -29,7 +29,7 @@ SPARE = 200  # descriptors that a process needs for itself
 PORTS = 20_000  # of one source address
 SOURCES = "10.129.{}.{}"
 WALKS = 7
-TOP_SECONDS = 20.0
+TOP_SECONDS = 15.0
 TOP_CPU = 0.05
 COLUMNS = ("what", "median", "least–most", "budget", "met")
 

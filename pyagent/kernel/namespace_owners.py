@@ -86,7 +86,8 @@ def processes(owner: NetnsOwner) -> dict[SocketKey, tuple[str, ...]]:
     for key, inode in _connected(owner.pids):
         holders = by_inode.get(inode, ())
         for pid in holders:
-            texts.setdefault(pid, f"{pid}/{_command(pid)}")
+            if pid not in texts:
+                texts[pid] = f"{pid}/{_command(pid)}"
         found[key] = tuple(texts[pid] for pid in holders)
     return found
 

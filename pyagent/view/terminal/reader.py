@@ -18,7 +18,7 @@ from pyagent.view.node_status import LINKS, hook_statuses
 from pyagent.view.pins import ALL, read_live
 from pyagent.view.socket_walk import SHARE, SocketWalker, Walk
 from pyagent.view.terminal.event_tail import ASKED, EventTail
-from pyagent.view.terminal.sample import Answer, Events, HookRuns, Needs, Sample
+from pyagent.view.terminal.sample import MOST_WITH_PROCESSES, Answer, Events, HookRuns, Needs, Sample
 
 ALWAYS = frozenset({"backends", "chosen", "refused"})
 """What rates are made of; a few milliseconds at most, for they are copied memory."""
@@ -133,6 +133,7 @@ class _Clients:
         if cookies <= self._cookies or now < self._not_before:
             return
         self.owners = owners({one.netns for one in walk.found})
-        self.processes = {netns: processes(owner) for netns, owner in self.owners.items()}
+        few = walk.total <= MOST_WITH_PROCESSES
+        self.processes = {netns: processes(owner) for netns, owner in self.owners.items()} if few else {}
         self._cookies = cookies
         self._not_before = now + (self._clock() - now) / SHARE

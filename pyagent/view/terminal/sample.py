@@ -16,6 +16,10 @@ KEEP_SOCKETS = 10_000
 """Rows of the connections view; more are counted but not listed, for memory is bounded."""
 
 
+MOST_WITH_PROCESSES = 20_000
+"""Among more sockets nobody looks for the processes that hold them: /proc would take seconds."""
+
+
 class Needs(NamedTuple):
     """What a view is made of.
 

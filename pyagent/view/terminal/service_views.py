@@ -24,7 +24,7 @@ from pyagent.view.socket_walk import pace_text
 from pyagent.view.tables import Column, Row
 from pyagent.view.terminal.activity import Activity
 from pyagent.view.terminal.marks import Marks
-from pyagent.view.terminal.sample import KEEP_SOCKETS, Needs, Sample
+from pyagent.view.terminal.sample import KEEP_SOCKETS, MOST_WITH_PROCESSES, Needs, Sample
 from pyagent.view.terminal.view_kinds import Found, Request, Shown, View, fixed, rate_text
 
 HISTORY_WIDTH = 10
@@ -108,7 +108,7 @@ SERVICES_VIEW = View(
         Shown(Column("SERVICE", "service"), cut=True),
         Shown(Column("PROTOCOL", "protocol"), 6),
         Shown(Column("TYPE", "type"), 7),
-        Shown(Column("FRONTENDS", "frontends", _first_frontends), 5, cut=True),
+        Shown(Column("FRONTENDS", "frontends", _first_frontends), 5, cut=True, least=16),
         Shown(SERVICES.columns[5]),
         Shown(Column("TERM", "terminating", alarm=lambda row: 1 if row["terminating"] else 0), 4),
         Shown(Column("POLICY", "policy"), 8, cut=True),
@@ -207,6 +207,8 @@ def _connection_rows(sample: Sample, _activity: Activity, request: Request) -> F
             " `kubesock connections --service NAME` lists all of one"
         )
         note = "; ".join(filter(None, (note, kept)))
+    if walk.total > MOST_WITH_PROCESSES:
+        note += "; whose they are among so many tells `kubesock connections --processes`"
     return Found(rows, note)
 
 
