@@ -14,6 +14,8 @@ class KernelCounters(msgspec.Struct, frozen=True):
     """Counters and sizes at one moment.
 
     Attributes:
+        outside_outcomes: of new flows and refused packets.
+        outside_devices: device -> whether packets are served there.
         map_memory: bytes.
         hooks_effective: whether attached hooks run at the agent's cgroup, where that can be told.
         sockets: translated ones that are open; None where the kernel cannot list them, or nobody asked.
@@ -21,6 +23,8 @@ class KernelCounters(msgspec.Struct, frozen=True):
     """
 
     outcomes: Mapping[Outcome, int] = {}
+    outside_outcomes: Mapping[Outcome, int] = {}
+    outside_devices: Mapping[str, bool] = {}
     map_entries: Mapping[str, int] = {}
     map_capacity: Mapping[str, int] = {}
     map_memory: Mapping[str, int] = {}

@@ -27,6 +27,18 @@ def kernel_metrics(read: KernelCounters) -> Iterator[Metric]:
         ("outcome",),
         (((outcome.label,), read.outcomes.get(outcome, 0)) for outcome in Outcome),
     )
+    yield counters(
+        "kubesock_outside_outcomes_total",
+        "New flows and refused packets from outside the cluster, by outcome",
+        ("outcome",),
+        (((outcome.label,), read.outside_outcomes.get(outcome, 0)) for outcome in Outcome),
+    )
+    yield gauges(
+        "kubesock_outside_device",
+        "1 while packets for Services are served at the device",
+        ("device",),
+        (((device,), served) for device, served in read.outside_devices.items()),
+    )
     for name, text, by_map in (
         ("kubesock_map_entries", "Entries in use, by map", read.map_entries),
         ("kubesock_map_capacity", "Entries that a map has room for", read.map_capacity),

@@ -12,6 +12,7 @@ from pyagent.kernel.links import pinned_states
 from pyagent.kernel.map_memory import map_memory
 from pyagent.kernel.map_readings import outcome_counts
 from pyagent.kernel.map_set import MapSet, current_folder
+from pyagent.kernel.outside_devices import outside_devices
 from pyagent.view.node_status import LINKS, hook_statuses
 from pyagent.view.socket_walk import SocketWalker, Walk
 
@@ -24,17 +25,20 @@ class KernelReader:
         bpffs: Path,
         cgroup: Path,
         usage: Callable[[], Mapping[str, tuple[int, int]]],
+        flows: Callable[[], int],
         traffic: Traffic,
         detail: str,
     ) -> None:
         """
         Args:
             usage: map -> (entries, capacity), as of the last plan.
+            flows: entries of `flows`, as of the last sweep.
             detail: `--metrics-by`: none, service or backend.
         """
         self._bpffs = bpffs
         self._cgroup = cgroup
         self._usage = usage
+        self._flows_now = flows
         self._traffic = traffic
         self._detail = detail
         self._walker = SocketWalker(bpffs)
@@ -51,8 +55,11 @@ class KernelReader:
         try:
             return KernelCounters(
                 outcomes=outcome_counts(maps),
-                map_entries={name: used for name, (used, _capacity) in usage.items()},
-                map_capacity={name: capacity for name, (_used, capacity) in usage.items()},
+                outside_outcomes=outcome_counts(maps, "outside_outcomes"),
+                outside_devices={one.name: one.served for one in outside_devices(self._bpffs, maps)},
+                map_entries={name: used for name, (used, _capacity) in usage.items()} | self._flows(),
+                map_capacity={name: capacity for name, (_used, capacity) in usage.items()}
+                | {"flows": maps.specs["flows"].max_entries},
                 map_memory={name: map_memory(maps.fd(name)) for name in maps.specs},
                 hooks_effective=self._effective(),
                 traffic=self._counts(maps, walk),
@@ -61,6 +68,9 @@ class KernelReader:
             )
         finally:
             maps.close()
+
+    def _flows(self) -> dict[str, int]:
+        return {"flows": self._flows_now()}
 
     def _counts(self, maps: MapSet, walk: Walk | None) -> TrafficCounts:
         if walk is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from pyagent.datapath.flow_layout import FLOW, FLOW_KEY
 from pyagent.datapath.flow_records import FlowRecord, flow_records, over
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 4.0
 """Between two looks whether everything is as it should be when no device changes."""
+SOON_SECONDS, IDLE_SECONDS = 0.25, 3600.0
+"""The same while sockets are not served yet, and when there is nothing to do."""
+
 SWEEP_SECONDS = 15.0
 MAP = "flows"
 
@@ -33,14 +36,19 @@ Used = tuple[int, int, int, int, bytes, int]
 class OutsideKeeper:
     """A thread of its own: compiling, netlink and sweeps must not delay the loop."""
 
-    def __init__(self, outside: Outside, choice: OutsideChoice) -> None:
+    def __init__(self, outside: Outside, choice: OutsideChoice, hooked: Callable[[], bool]) -> None:
+        """
+        Args:
+            hooked: whether sockets are served by now: compiling must not delay that.
+        """
+        self._hooked = hooked
         self._outside = outside
         self._choice = choice
         self._own: frozenset[bytes] = frozenset()
         self._swept_at = 0.0
         self._fault = ""
         self._flows = 0
-        self._watch = DeviceWatch(self._look, LOOK_SECONDS if not choice.is_off else 3600.0)
+        self._watch = DeviceWatch(self._look, self._patience)
 
     def start(self) -> None:
         self._watch.start()
@@ -60,7 +68,14 @@ class OutsideKeeper:
         """Entries of `flows` when it was last swept."""
         return self._flows
 
+    def _patience(self) -> float:
+        if self._choice.is_off:
+            return IDLE_SECONDS
+        return LOOK_SECONDS if self._hooked() else SOON_SECONDS
+
     def _look(self) -> None:
+        if not (self._choice.is_off or self._hooked()):
+            return
         try:
             self._serve()
             self._sweep()

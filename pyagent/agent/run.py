@@ -121,7 +121,9 @@ def _serve(
     journal = Journal(versions.newest, tell=lambda entry: hub.tell(change(entry)))
     map_room = MapRoom(facts.tell, lambda: loop.usage)
     packets = OutsideKeeper(
-        datapath.outside, read_outside(("off",) if config.observe else config.outside.split(","))
+        datapath.outside,
+        read_outside(("off",) if config.observe else config.outside.split(",")),
+        lambda: datapath.attached,
     )
     after_plan = in_turn(clients.follow, node_view, journal, map_room, packets.follow)
     loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)
@@ -129,7 +131,8 @@ def _serve(
     reaper = _reaper(config, datapath, facts, loop, hub, packets)
     addresses = AddressWatch(lambda found: loop.put(_interfaces(config, found)))
     recorders = _recorders(source, facts)
-    _listen(config, servers, facts, loop, datapath, _traffic(config, datapath, loop, reused=reused))
+    traffic = _traffic(config, datapath, loop, reused=reused)
+    _listen(config, servers, facts, loop, datapath, traffic, packets)
     knowledge = Knowledge(
         loop.ask,
         datapath.raw,
@@ -315,8 +318,11 @@ def _listen(
     loop: Loop,
     datapath: Datapath,
     traffic: Traffic,
+    packets: OutsideKeeper,
 ) -> None:
-    reader = KernelReader(config.bpffs, datapath.cgroup, lambda: loop.usage, traffic, config.metrics_by)
+    reader = KernelReader(
+        config.bpffs, datapath.cgroup, lambda: loop.usage, lambda: packets.flows, traffic, config.metrics_by
+    )
     pages: tuple[tuple[str, BindAddress | None, Handler], ...] = (
         ("health", config.healthz_bind_address, health_pages(facts)),
         (

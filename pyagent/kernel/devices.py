@@ -114,11 +114,11 @@ def _dump(request: int, wanted: int, size: int) -> Iterator[bytes]:
 class DeviceWatch:
     """A thread that calls `look` at its start, after changes, and now and then."""
 
-    def __init__(self, look: Callable[[], None], seconds: float) -> None:
+    def __init__(self, look: Callable[[], None], seconds: Callable[[], float]) -> None:
         """
         Args:
             look: must not raise.
-            seconds: between two looks when nothing changes.
+            seconds: until the next look if nothing changes.
         """
         self._look = look
         self._seconds = seconds
@@ -146,7 +146,7 @@ class DeviceWatch:
     def _follow(self) -> None:
         while not self._stopping.is_set():
             self._look()
-            select.select([self._events, self._woken], [], [], self._seconds)
+            select.select([self._events, self._woken], [], [], self._seconds())
             if not self._stopping.wait(SETTLE_SECONDS):
                 for source in (self._events, self._woken):
                     _drain(source)

@@ -12,11 +12,11 @@ _CHUNK = 1 << 16
 _ZEROS = bytes(_CHUNK)
 
 
-def outcome_counts(maps: MapSet) -> dict[Outcome, int]:
-    """Hook runs by outcome, summed over the CPUs."""
+def outcome_counts(maps: MapSet, name: str = "outcomes") -> dict[Outcome, int]:
+    """Hook runs by outcome, of `outside_outcomes` new flows and refused packets; summed over the CPUs."""
     counts = {}
     for outcome in Outcome:
-        value = maps.get("outcomes", struct.pack("=I", outcome)) or b""
+        value = maps.get(name, struct.pack("=I", outcome)) or b""
         counts[outcome] = sum(struct.unpack(f"={len(value) // 8}Q", value))
     return counts
 

@@ -134,6 +134,7 @@ class Outside:
 
     def close(self) -> None:
         """Let go; what is attached goes on serving."""
+        self.links.close()
         self._close_programs()
 
     def _close_programs(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 4 << 20
-MAX_FILES = 8
+MAX_FILES = 12
 SUFFIX = ".programs.json"
 
 

@@ -68,6 +68,7 @@ class TcLinks:
         """
         self._folder = folder
         self._tcx = has_tcx() if tcx is None else tcx
+        self._links: dict[Place, int] = {}  # so that a lost pin detaches nothing
 
     @property
     def uses_tcx(self) -> bool:
@@ -97,23 +98,21 @@ class TcLinks:
 
     def _link(self, place: Place, program_fd: int) -> bool:
         pin = self._folder / place.pin
-        if pin.exists():
-            link = bpf.obj_get(str(pin))
+        if place not in self._links and pin.exists():
+            self._links[place] = bpf.obj_get(str(pin))
+        if place in self._links:
             try:
-                if bpf.tc_link_device(link) == place.device:
-                    bpf.link_update(link, program_fd)
+                if bpf.tc_link_device(self._links[place]) == place.device:
+                    bpf.link_update(self._links[place], program_fd)
+                    if not pin.exists():
+                        bpf.obj_pin(self._links[place], str(pin))
                     return False
             except OSError as error:
                 if error.errno not in (errno.ENOLINK, errno.EINVAL, errno.ENOENT):
                     raise
-            finally:
-                os.close(link)
-            pin.unlink()
-        link = bpf.link_create(program_fd, place.device, place.point.attach_type)
-        try:
-            bpf.obj_pin(link, str(pin))
-        finally:
-            os.close(link)
+            self.detach(place)
+        self._links[place] = bpf.link_create(program_fd, place.device, place.point.attach_type)
+        bpf.obj_pin(self._links[place], str(pin))
         return True
 
     def _filter(self, place: Place, program_fd: int) -> bool:
@@ -131,10 +130,18 @@ class TcLinks:
     def detach(self, place: Place) -> None:
         """Take our program away, whichever way it is attached."""
         (self._folder / place.pin).unlink(missing_ok=True)
+        if place in self._links:
+            os.close(self._links.pop(place))
         pin = self._folder / (FILTER + place.pin)
         if pin.exists():
             _remove_filter(place)
             pin.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go; what is pinned stays attached."""
+        for link in self._links.values():
+            os.close(link)
+        self._links.clear()
 
 
 def _is_attached(folder: Path, place: Place) -> bool:

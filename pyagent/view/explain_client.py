@@ -19,8 +19,8 @@ HOST = "host"
 COOKIE = "cookie:"
 PROC = Path("/proc")
 WANTED = (
-    "want host, [NAMESPACE/]POD, an address of a pod, a name in /run/netns, a path to a network namespace,"
-    " a process id or cookie:NUMBER"
+    "want host, [NAMESPACE/]POD, an address (of a pod, or outside), a name in /run/netns, a path to a network"
+    " namespace, a process id or cookie:NUMBER"
 )
 MAX_ENVIRONMENT = 1 << 20
 NAMESPACE_FILE = "run/secrets/kubernetes.io/serviceaccount/namespace"
@@ -50,7 +50,10 @@ def find_client(text: str, raw: RawMaps, clients: ClientMaps) -> Client:
         return Client(text, _cookie_of(Path(text), text))
     address = _address(text)
     if address is not None:
-        return Client(text, _by_address(address, text, clients))
+        cookies = _by_address(address, text, clients)
+        if not cookies:
+            return Client(f"outside, {text}", outside=address)
+        return Client(text, _only(cookies, text))
     if "/" not in text and text not in (".", "..") and (RUN_NETNS / text).exists():
         return Client(text, _cookie_of(RUN_NETNS / text, text))
     return _of_pod(text)
@@ -97,11 +100,11 @@ def _cgroup_ids(process: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _by_address(address: bytes, text: str, clients: ClientMaps) -> int:
-    """The namespace with an address: as the agent noted it, else by a look into each."""
+def _by_address(address: bytes, text: str, clients: ClientMaps) -> set[int]:
+    """The namespaces with an address: as the agent noted it, else by a look into each."""
     noted = [cookie for cookie, known in clients.addresses.items() if address in known.values()]
     if len(noted) == 1:
-        return noted[0]
+        return set(noted)
     if is_loopback(address):
         raise UsageError(f"--from {sanitized(text)}: every namespace has a loopback address; {WANTED}")
     found = set()
@@ -111,7 +114,7 @@ def _by_address(address: bytes, text: str, clients: ClientMaps) -> int:
                 found.add(inside(path, netns_cookie))
         except (OSError, KubesockError):
             continue  # it ended meanwhile
-    return _only(found, text)
+    return found
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 from pyagent.datapath.decoded import RawMaps, decode_backend
-from pyagent.datapath.evaluate import Answer, evaluate
+from pyagent.datapath.evaluate import Answer, evaluate, evaluate_packet
 from pyagent.datapath.layout import AFFINITY, AFFINITY_KEY, CONFIG, Feature, WorkloadKind
 from pyagent.model.address import Network, family_of, is_unspecified
 from pyagent.model.outcome import Outcome
@@ -65,7 +66,10 @@ class LookUp(NamedTuple):
 def look_up(live: LiveMaps, clients: ClientMaps, dial: Dial, client: Client) -> LookUp:
     """Replay a dial on the maps' contents."""
     raw = live.raw
-    answer = evaluate(raw, *dial, in_node_namespace=is_in_node_namespace(raw, client))
+    if client.outside:
+        answer = evaluate_packet(raw, *dial)
+    else:
+        answer = evaluate(raw, *dial, in_node_namespace=is_in_node_namespace(raw, client))
     found = LookUp(dial, client, answer, answer.outcome)
     if answer.outcome is Outcome.NOT_A_SERVICE:
         return found
@@ -126,6 +130,8 @@ def is_restricted(answer: Answer) -> bool:
 def admit(clients: ClientMaps, service_port: int, dial: Dial, client: Client) -> Admission:
     """Hold a client against the source ranges of a service port, by its namespace's address."""
     ranges = clients.ranges.get(service_port, ())
+    if client.outside:
+        return Admission(ranges, client.outside, any(client.outside in network for network in ranges))
     if client.cookie is None:
         return Admission(ranges, None, None)
     source = clients.addresses.get(client.cookie, {}).get(family_of(dial.address), bytes(16))
@@ -137,9 +143,10 @@ def admit(clients: ClientMaps, service_port: int, dial: Dial, client: Client) ->
 def affinity_of(live: LiveMaps, answer: Answer, client: Client) -> Affinity | None:
     """The client's entry, if the service port has affinity and remembers this client."""
     header = answer.header
-    if header is None or not header.affinity_seconds or client.cookie is None:
+    if header is None or not header.affinity_seconds or (client.cookie is None and not client.outside):
         return None
-    key = AFFINITY_KEY.pack(answer.service_port, answer.incarnation, client.cookie, 0)
+    halves = struct.unpack("=QQ", client.outside) if client.outside else (client.cookie, 0)
+    key = AFFINITY_KEY.pack(answer.service_port, answer.incarnation, *halves)
     value = next((held for known, held in live.affinity if known == key), b"")
     if len(value) != AFFINITY.size:
         return None

@@ -63,11 +63,13 @@ class Client(NamedTuple):
         name: as it was given; "" for nobody in particular.
         cookie: of its network namespace; None: unknown.
         cgroups: ids of the cgroups it is in, by depth below the root; empty: unknown.
+        outside: the address of a client outside of this node, whose packets come by an uplink; else empty.
     """
 
     name: str = ""
     cookie: int | None = None
     cgroups: tuple[int, ...] = ()
+    outside: bytes = b""
 
 
 ANYBODY = Client()

@@ -9,7 +9,7 @@ from pyagent.view.names import service_port_names
 
 NEARLY_FULL_PERCENT = 80.0
 
-EVICTING = frozenset({"affinity", "origin_overflow"})
+EVICTING = frozenset({"affinity", "origin_overflow", "fragments"})
 """LRU maps: being full is how they work, and nothing is refused then."""
 
 
@@ -35,4 +35,6 @@ def entries_in_use(live: LiveMaps) -> dict[str, int]:
         "opted_out": len(live.opted_out),
         "affinity": len(live.affinity),
         "origin_overflow": len(live.overflow),
+        "flows": len(live.flows),
+        "outside_devices": len(live.devices),
     }

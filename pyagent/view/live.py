@@ -50,8 +50,9 @@ class LiveMaps(NamedTuple):
         chosen: one buffer of 64-bit counts by backend id for each shard.
         refused: 64-bit counts by service-port id.
         outcomes: hook runs, summed over CPUs.
-        affinity, overflow, source_ranges, client_addresses, opted_out: entries of the maps `affinity`,
-            `origin_overflow` and so on.
+        affinity, overflow, source_ranges, client_addresses, opted_out, flows, devices: entries of the maps
+            `affinity`, `origin_overflow`, `outside_devices` and so on.
+        outside_outcomes: new flows and refused packets from outside, summed over CPUs.
         meta: fields of the element, by name.
         now: seconds since boot when it was read (CLOCK_MONOTONIC, as the kernel's programs count).
     """
@@ -65,6 +66,9 @@ class LiveMaps(NamedTuple):
     source_ranges: Entries = ()
     client_addresses: Entries = ()
     opted_out: Entries = ()
+    flows: Entries = ()
+    devices: Entries = ()
+    outside_outcomes: Mapping[Outcome, int] = {}
     meta: Mapping[str, int] = {}
     maps: tuple[MapFacts, ...] = ()
     agent: AgentFacts = AgentFacts()

@@ -74,6 +74,8 @@ def _raw(live: LiveMaps, name: str) -> Iterator[tuple[bytes, bytes]]:
         "opted_out": live.opted_out,
         "affinity": live.affinity,
         "origin_overflow": live.overflow,
+        "flows": live.flows,
+        "outside_devices": live.devices,
     }
     arrays: dict[str, tuple[decoded.Buffer, int]] = {
         "sets": (raw.sets, 8),

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 
 from pyagent.datapath import decoded
+from pyagent.datapath.flow_layout import FLOW, FLOW_KEY, OUTSIDE_DEVICE, DeviceFlag, FlowPoint
 from pyagent.datapath.layout import (
     AFFINITY,
     AFFINITY_KEY,
@@ -278,6 +279,46 @@ def _outcomes(maps: NamedMaps) -> Iterator[Row]:
         yield {"outcome": outcome.label, "count": count}
 
 
+def _outside_outcomes(maps: NamedMaps) -> Iterator[Row]:
+    for outcome, count in maps.live.outside_outcomes.items():
+        yield {"outcome": outcome.label, "count": count}
+
+
+def _flows(maps: NamedMaps) -> Iterator[Row]:
+    for key, value in sorted(maps.live.flows):
+        if len(key) != FLOW_KEY.size or len(value) != FLOW.size:
+            yield _unreadable(key, value)
+            continue
+        half, flow = FLOW_KEY.as_dict(key), FLOW.as_dict(value)
+        yield {
+            "point": "ingress" if half["point"] == FlowPoint.INGRESS else "egress",
+            "source": _endpoint(half, "source"),
+            "destination": _endpoint(half, "destination"),
+            "protocol": PROTOCOLS.get(int(half["protocol"]), str(half["protocol"])),
+            "becomes": format_endpoint(bytes(flow["addr"]), int(flow["port"])),
+            "otherPort": flow["other_port"],
+            "seen": flow["seen"],
+            "flags": flow["flags"],
+            "service": maps.port(int(flow["service_port"])),
+            "backendId": int(flow["backend"]) >> 32,
+            "lastSeenSeconds": int(flow["last_seen"]) // 1_000_000_000,
+        }
+
+
+def _devices(maps: NamedMaps) -> Iterator[Row]:
+    for key, value in sorted(maps.live.devices):
+        if len(value) != OUTSIDE_DEVICE.size:
+            yield _unreadable(key, value)
+            continue
+        device = OUTSIDE_DEVICE.as_dict(value)
+        yield {
+            "device": int.from_bytes(key, "little"),
+            "ipv4": format_address(bytes(device["ipv4"])),
+            "ipv6": format_address(bytes(device["ipv6"])),
+            "podSide": bool(int(device["flags"]) & DeviceFlag.POD_SIDE),
+        }
+
+
 def _config(maps: NamedMaps) -> Iterator[Row]:
     if len(maps.live.raw.config) >= CONFIG.size:
         for field, value in CONFIG.as_dict(memoryview(maps.live.raw.config)).items():
@@ -306,6 +347,9 @@ ENTRIES: dict[str, Callable[[NamedMaps], Iterator[Row]]] = {
     "chosen": _chosen,
     "refused": _refused,
     "outcomes": _outcomes,
+    "flows": _flows,
+    "outside_devices": _devices,
+    "outside_outcomes": _outside_outcomes,
     "config": _config,
     "meta": _meta,
 }

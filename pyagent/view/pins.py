@@ -22,7 +22,7 @@ ALL = frozenset(
     {
         "frontends", "sets", "slots", "backends", "names", "service_addresses", "node_addresses",
         "chosen", "refused", "outcomes", "affinity", "origin_overflow", "source_ranges",
-        "client_addresses", "opted_out", "config",
+        "client_addresses", "opted_out", "config", "flows", "outside_devices", "outside_outcomes",
     }
 )  # fmt: skip
 """What `read_live` can read."""
@@ -87,6 +87,9 @@ def _read(maps: MapSet, wanted: frozenset[str]) -> LiveMaps:
         source_ranges=entries("source_ranges"),
         client_addresses=entries("client_addresses"),
         opted_out=entries("opted_out"),
+        flows=entries("flows"),
+        devices=entries("outside_devices"),
+        outside_outcomes=outcome_counts(maps, "outside_outcomes") if "outside_outcomes" in wanted else {},
         meta=_meta(maps),
     )
 

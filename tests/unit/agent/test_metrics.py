@@ -227,7 +227,10 @@ def test_our_own_state_is_told(clock: Clock) -> None:
 
 def test_kernel_counters_are_read_at_each_scrape(clock: Clock) -> None:
     counts = {Outcome.TRANSLATED: 7}
-    read = Metrics(clock.facts(), lambda: KernelCounters(counts, {"frontends": 3}, {"frontends": 65536}))
+    read = Metrics(
+        clock.facts(),
+        lambda: KernelCounters(counts, map_entries={"frontends": 3}, map_capacity={"frontends": 65536}),
+    )
     first = scrape(read)
     counts[Outcome.TRANSLATED] = 9
     second = scrape(read)
