@@ -13,9 +13,11 @@ from pyagent.kernel.namespace_owners import owners, processes
 from pyagent.view.connection_table import (
     CONNECTIONS,
     CONNECTIONS_READ,
+    OUTSIDE,
     WITH_PROCESSES,
     chooser,
     connection_rows,
+    flow_connections,
     is_draining,
     of_pod,
 )
@@ -49,6 +51,8 @@ def connections(
 ) -> None:
     """Every open socket that was translated: who dialled which Service, and got which backend.
 
+    Also connections from outside the cluster, whose network namespace is called `outside`.
+
     TCP and connected UDP of all network namespaces of this node. Processes and pods are found where their
     pids are visible (on the machine itself, or with hostPID).
     """
@@ -64,12 +68,14 @@ def connections(
             told = True
             click.echo(f"kubesock: {pace_text(walk)}", err=True)
         live = read_live(bpffs, CONNECTIONS_READ)
-        sockets = list(filter(chooser(live, service, backend), walk.found))
-        found = owners({one.netns for one in sockets})
+        choose = chooser(live, service, backend)
+        sockets = list(filter(choose, walk.found))
+        found = {0: OUTSIDE, **owners({one.netns for one in sockets})}
         opened = {netns: processes(owner) for netns, owner in found.items()} if with_processes else None
         rows = connection_rows(
             live._replace(now=live.now + walk.taken - time.monotonic()), sockets, found, opened
         )
+        rows += connection_rows(live, filter(choose, flow_connections(live.flows)), found, opened)
         rows = [row for row in rows if (not pod or of_pod(row, pod)) and (not draining or is_draining(row))]
         return WITH_PROCESSES if with_processes else CONNECTIONS, rows, live.agent
 

@@ -122,6 +122,7 @@ def screen(status: NodeStatus, color: bool, sync: dict[str, Any] | None = None) 
             f"{fields['servicePorts']} service ports, {fields['servicePortsWithoutBackends']} without"
             f" backends, {fields['frontends']} frontends",
         ),
+        ("outside", ", ".join(one.name for one in status.outside if one.served) or "no device"),
         *_told(status, sync),
     ]
     hooks, _ = render.table_text(HOOK_COLUMNS, fields["hooks"], color=color)

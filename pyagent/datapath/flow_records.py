@@ -11,6 +11,8 @@ from pyagent.model.address import Protocol
 SECOND = 1_000_000_000
 _FINS = FlowSeen.FIN_OF_CLIENT | FlowSeen.FIN_OF_BACKEND
 
+_ESTABLISHED, _SYN_SENT, _TIME_WAIT, _CLOSE, _CLOSE_WAIT = 1, 2, 6, 7, 8
+
 Entry = tuple[bytes, bytes]
 
 
@@ -39,17 +41,15 @@ class FlowRecord(NamedTuple):
     last_seen: int
 
     @property
-    def state(self) -> str:
-        """As sockets' states are named, as far as packets tell."""
-        if self.protocol == Protocol.UDP:
-            return "connected" if self.seen & FlowSeen.REPLY else "one-way"
+    def state(self) -> int:
+        """By number, as in include/net/tcp_states.h and as far as packets tell."""
         if self.seen & FlowSeen.RESET:
-            return "reset"
-        if self.seen & _FINS == _FINS:
-            return "time-wait"
+            return _CLOSE
         if self.seen & _FINS:
-            return "closing"
-        return "established" if self.seen & FlowSeen.REPLY else "syn-sent"
+            return _TIME_WAIT if self.seen & _FINS == _FINS else _CLOSE_WAIT
+        if self.protocol == Protocol.UDP:
+            return _ESTABLISHED
+        return _ESTABLISHED if self.seen & FlowSeen.REPLY else _SYN_SENT
 
 
 def seconds_left(protocol: int, seen: int, last_seen: int, now: int) -> float:

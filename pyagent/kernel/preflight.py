@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 def findings(bpffs: Path, cgroup: Path | None) -> Iterator[Finding]:
     """Every check, the cheap and decisive ones first. A check that fails in itself becomes a row."""
-    from pyagent.kernel import preflight_bpf, preflight_cgroup
+    from pyagent.kernel import preflight_bpf, preflight_cgroup, preflight_outside
 
     yield from _guarded("kernel version", _kernel)
     yield from _guarded("architecture", _architecture)
@@ -64,6 +64,7 @@ def findings(bpffs: Path, cgroup: Path | None) -> Iterator[Finding]:
     yield from _guarded("cgroup v1", preflight_cgroup.version_1)
     yield from _guarded("other programs", lambda: preflight_cgroup.other_programs(bpffs, cgroup))
     yield from _guarded("pins", lambda: preflight_cgroup.pins(bpffs))
+    yield from _guarded("traffic from outside", lambda: preflight_outside.outside(bpffs))
 
 
 def _guarded(name: str, probe: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from pyagent.datapath.decoded import decode_backend
+from pyagent.datapath.flow_records import flow_records
 from pyagent.kernel.connections import Connection
 from pyagent.kernel.namespace_owners import NetnsOwner, SocketKey
 from pyagent.model.address import Protocol, family_of, format_endpoint, parse_address
@@ -14,7 +15,7 @@ from pyagent.view.live import LiveMaps, live_sets
 from pyagent.view.names import PROTOCOLS, is_service, node_names, service_port_names
 from pyagent.view.tables import Column, Row, Table
 
-CONNECTIONS_READ = frozenset({"sets", "slots", "backends", "names"})
+CONNECTIONS_READ = frozenset({"sets", "slots", "backends", "names", "flows"})
 """The maps that `connection_rows` looks at."""
 
 REMOVED = "removed"
@@ -82,6 +83,23 @@ def connection_rows(
         )
     return sorted(rows, key=lambda row: (row["service"], row["chosen"], row["pod"], row["source"]))
 
+
+def flow_connections(entries: Iterable[tuple[bytes, bytes]]) -> list[Connection]:
+    """Connections from outside, which have no socket here, from the entries of `flows`."""
+    return [
+        Connection(
+            cookie=0, netns=0, family=0, state=one.state, protocol=one.protocol, source=one.client,
+            source_port=one.client_port, peer=one.backend, peer_port=one.backend_port,
+            frontend=one.frontend, frontend_port=one.frontend_port, service_port=one.service_port,
+            service_port_incarnation=one.service_port_incarnation, backend_id=one.backend_id,
+            backend_incarnation=one.backend_incarnation, since=one.since,
+        )
+        for one in flow_records(entries)
+    ]  # fmt: skip
+
+
+OUTSIDE = NetnsOwner("", "outside", ())
+"""Whose the connections of `flow_connections` are."""
 
 _NOBODY = NetnsOwner("", "", ())
 

@@ -13,9 +13,6 @@ STOPS, CHANGES, NOTE = "stands against it", "changes", "note"
 SHOWN = 5
 """Names of one finding; more are counted."""
 
-SERVES_OUTSIDE = False
-"""Whether traffic from outside the cluster is served."""
-
 SANDBOXES = ("runsc", "gvisor", "kata", "kvm", "firecracker", "sysbox-vm")
 """Parts of the names of RuntimeClass handlers whose pods have a network stack of their own."""
 
@@ -83,27 +80,17 @@ def _of_kube_proxy(cluster: Cluster, mode: str, notes: Iterable[str]) -> Iterato
 
 
 def _of_services(services: Iterable[Object]) -> Iterator[Row]:
-    outside, sctp, sticky, ranges = [], [], [], []
+    sctp, sticky, ranges = [], [], []
     for service in services:
         spec, name = service.get("spec") or {}, _name(service)
         if "service.kubernetes.io/service-proxy-name" in _labels(service):
             continue  # another proxy's, now and then
-        if spec.get("type") in ("NodePort", "LoadBalancer") or spec.get("externalIPs"):
-            outside.append(name)
         if any(port.get("protocol") == "SCTP" for port in spec.get("ports") or ()):
             sctp.append(name)
         if spec.get("sessionAffinity") == "ClientIP":
             sticky.append(name)
         if spec.get("loadBalancerSourceRanges"):
             ranges.append(name)
-    if outside and not SERVES_OUTSIDE:
-        yield _row(
-            STOPS,
-            "traffic from outside",
-            "clients outside the cluster reach nodePorts, external and other addresses by kube-proxy alone",
-            "keep kube-proxy on the nodes that such traffic enters; clients on nodes are served either way",
-            outside,
-        )
     if sctp:
         yield _row(
             STOPS, "SCTP", "the kernel has no hook for SCTP sockets", "keep kube-proxy for these", sctp
@@ -146,7 +133,7 @@ def _of_pods(cluster: Cluster) -> Iterator[Row]:
             STOPS,
             "sandboxed pods",
             "their sockets are in a network stack of their own, which hooks do not see",
-            "keep kube-proxy on their nodes",
+            "name their devices, --outside=auto,pods:DEVICE, or keep kube-proxy on their nodes",
             [*sandboxed, *machines],
         )
     injected = [_name(one) for one in cluster.namespaces if any(key in _labels(one) for key in MESH_LABELS)]

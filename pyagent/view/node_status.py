@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from pyagent.datapath.encoded import PROBE_FRONTENDS
 from pyagent.kernel.cgroup_paths import cgroup_path
 from pyagent.kernel.links import UNCONNECTED_UDP, LinkState, cgroup_id, effective_programs, pinned_states
-from pyagent.kernel.map_set import current_folder
+from pyagent.kernel.map_set import MapSet, current_folder
+from pyagent.kernel.outside_devices import ServedDevice, outside_devices
 from pyagent.view.fill import NEARLY_FULL_PERCENT
 from pyagent.view.live import LiveMaps
 from pyagent.view.map_table import map_rows, nearly_full
@@ -36,6 +37,7 @@ class NodeStatus(NamedTuple):
     live: LiveMaps
     hooks: list[HookStatus]
     problems: list[str]
+    outside: tuple[ServedDevice, ...] = ()
 
 
 def read_status(bpffs: Path, cgroup: Path | None, observing: bool = False) -> NodeStatus:
@@ -52,7 +54,22 @@ def read_status(bpffs: Path, cgroup: Path | None, observing: bool = False) -> No
     live = read_live(bpffs, facts=True)
     links = pinned_states(bpffs / LINKS)
     hooks = hook_statuses(links, cgroup)
-    return NodeStatus(str(folder), live, hooks, problems(live, hooks, cgroup, bpffs, observing))
+    devices = _outside(bpffs, folder)
+    found = problems(live, hooks, cgroup, bpffs, observing)
+    found += [
+        f"packets from outside are not served at {one.name}; the agent attaches again within seconds"
+        for one in devices
+        if not one.served
+    ]
+    return NodeStatus(str(folder), live, hooks, found, tuple(devices))
+
+
+def _outside(bpffs: Path, folder: Path) -> list[ServedDevice]:
+    maps = MapSet.open(folder)
+    try:
+        return outside_devices(bpffs, maps)
+    finally:
+        maps.close()
 
 
 def hook_statuses(links: list[LinkState], cgroup: Path | None) -> list[HookStatus]:
@@ -113,6 +130,7 @@ def status_fields(status: NodeStatus) -> dict[str, Any]:
     return {
         "status": "degraded" if status.problems else "ok",
         "problems": status.problems,
+        "outside": [{"device": o.name, "served": o.served, "podSide": o.pod_side} for o in status.outside],
         "agent": {
             "running": live.agent.alive,
             "pid": live.agent.pid or None,

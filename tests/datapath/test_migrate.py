@@ -170,11 +170,11 @@ def test_the_report_reads_a_cluster(tmp_path: Path) -> None:
         assert "mode nftables" in texts
         assert "iptables.masqueradeBit" in texts
         assert "not found" not in texts
-        api.put(service("front", ["10.96.0.83"], PORT, type="NodePort"))
+        api.put(service("front", ["10.96.0.83"], [("s", 80, "SCTP")]))
         code, out, _ = run_verb("migrate", f"--kubeconfig={api.kubeconfig}")
         assert code == 4
         assert "default/front" in out
-        assert "traffic from outside: keep kube-proxy" in out
+        assert "SCTP: keep kube-proxy" in out
     finally:
         api.stop()
     code, _, err = run_verb("migrate", f"--kubeconfig={tmp_path / 'absent'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -167,3 +168,30 @@ def test_a_datagram_flow_leaves_a_backend_that_is_gone(node: Node) -> None:
         while talking.next() != "ConnectionRefusedError":
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_what_comes_from_outside_is_seen_everywhere(node: Node) -> None:
+    node.put((node.lan.a1, "node-a"), externalTrafficPolicy="Local")
+    agent = node.start()
+    node.wait_served()
+    assert who(node.lan) == "a1"
+
+    def verb(*arguments: str) -> str:
+        code, out, err = node.lan.node_a.do(partial(run_verb, *arguments, f"--bpffs={node.bpffs}"))
+        assert code in (0, 4), out + err
+        return out
+
+    client, frontend = node.lan.client.ipv4, f"{node.lan.node_a.ipv4}:{NODE_PORT}"
+    (row,) = [
+        one for one in json.loads(verb("connections", "-o", "json"))["items"] if one["protocol"] == "TCP"
+    ]
+    assert (row["netns"], row["dialled"], row["service"]) == ("outside", frontend, "default/web:web/TCP")
+    assert row["source"].startswith(f"{client}:")
+    assert "served at eth0" in verb("check")
+    assert [one["device"] for one in json.loads(verb("status", "-o", "json"))["outside"]] == ["eth0"]
+    state = f"--state-dir={node.state_dir}"
+    explained = json.loads(verb("explain", frontend, "--from", "203.0.113.99", "-o", "json", state))
+    assert (explained["outcome"], explained["set"]["view"]) == ("translated", "Local")
+    scraped = agent.get("/metrics", metrics=True)[1]
+    assert 'kubesock_outside_outcomes_total{outcome="translated"} 1.0' in scraped
+    assert 'kubesock_outside_device{device="eth0"} 1.0' in scraped
