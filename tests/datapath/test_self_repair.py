@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,14 @@ def repaired(server: ApiServer, text: str) -> list[dict[str, Any]]:
     return wait_for(
         lambda: [e for e in repairs(server) if text in e["note"]], bool, f"an Event about {text!r}"
     )
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Print how long it took, for docs/reliability.md; nothing is asserted about it."""
+    began = time.monotonic()
+    yield
+    print(f"\n{what}: {time.monotonic() - began:.1f} s")
 
 
 def attached(agent: Agent) -> set[Hook]:
@@ -129,7 +139,9 @@ def test_entries_that_somebody_changed_are_made_good_and_told(
         # Again if it came while the agent was making good the others, which repairs it without a word.
         rounds += 1
         assert rounds < 20, missing
-        alter(agent, [wrong[name] for name in missing])
+        with timed(f"entries of {len(missing)} maps"):
+            alter(agent, [wrong[name] for name in missing])
+            wait_for(told, lambda names, missing=missing: names & missing, "a line about it")  # type: ignore[misc]
         code = wait_for(
             lambda: agent.verb("diff", f"--state-dir={agent.state_dir}"), lambda d: not d[0], "repair"
         )
@@ -147,18 +159,19 @@ def test_a_program_or_a_pin_of_somebody_else_is_replaced_by_ours(
     programs = {state.hook: state.program_id for state in pinned_states(links)}
     link, foreign = bpf.obj_get(str(links / program_name(Hook.CONNECT4))), _allow_everything()
     impostor = bpf.map_create("sets", 2, 4, 8, 8)
-    bpf.link_update(link, foreign)
-    (current / "sets").unlink()
-    bpf.obj_pin(impostor, str(current / "sets"))
-    (agent.bpffs / "current").unlink()
-    (agent.bpffs / "current").symlink_to("elsewhere")
-    for text in (
-        "connect4: it ran a program of somebody else",
-        "map sets: its pin was",
-        "map current: its pin was",
-    ):
-        (event,) = repaired(server, text)
-        assert event.get("series") is None
+    with timed("a program and pins of somebody else"):
+        bpf.link_update(link, foreign)
+        (current / "sets").unlink()
+        bpf.obj_pin(impostor, str(current / "sets"))
+        (agent.bpffs / "current").unlink()
+        (agent.bpffs / "current").symlink_to("elsewhere")
+        for text in (
+            "connect4: it ran a program of somebody else",
+            "map sets: its pin was",
+            "map current: its pin was",
+        ):
+            (event,) = repaired(server, text)
+            assert event.get("series") is None
     assert dial(in_client) == "a"
     assert {state.hook: state.program_id for state in pinned_states(links)} == programs
     assert agent.rows("services")
@@ -183,9 +196,10 @@ def test_a_bpf_file_system_that_somebody_unmounts_is_mounted_and_filled_again(
     try:
         agent = start(bpffs=folder)
         before = pins(folder)
-        unmount(folder)
-        assert dial(in_client) == "a", "the agent holds what was pinned"
-        (event,) = repaired(server, "the folder or its file system was gone")
+        with timed("an unmounted BPF file system"):
+            unmount(folder)
+            assert dial(in_client) == "a", "the agent holds what was pinned"
+            (event,) = repaired(server, "the folder or its file system was gone")
         wait_for(lambda: pins(folder), lambda now: now == before, "every pin")
         assert filesystem_type(folder) == BPFFS_MAGIC
         assert attached(agent) == set(Hook)
@@ -211,8 +225,9 @@ def test_hooks_follow_a_cgroup_that_is_made_again(
         sandbox.remove_cgroup("served")
         wait_for(agent.log.read_text, lambda text: "not repaired" in text, "a complaint")
         wait_for(lambda: agent.get("/readyz")[0], lambda status: status == 503, "an end of being ready")
-        sandbox.new_cgroup("served")
-        wait_for(lambda: attached(agent), lambda found: found == set(Hook), "the hooks")
+        with timed("a cgroup made again"):
+            sandbox.new_cgroup("served")
+            wait_for(lambda: attached(agent), lambda found: found == set(Hook), "the hooks")
         assert dial(InClient(cluster.client.netns, served)) == "a"
         (event,) = repaired(server, "connect4: it was detached")
         assert all(program_name(hook) in event["note"] for hook in Hook)
