@@ -143,10 +143,13 @@ class LocalApi:
         modes = {self._state_dir: 0o700} if is_ours_alone(self._state_dir) else {}
         if self._group is not None:
             modes = {self._state_dir / SOCKET: 0o660, **dict.fromkeys(modes, 0o710)}
-        for ours, mode in modes.items():
-            if self._group is not None:
-                os.chown(ours, -1, self._group, follow_symlinks=False)
-            ours.chmod(mode)
+        try:
+            for ours, mode in modes.items():
+                if self._group is not None:
+                    os.chown(ours, -1, self._group, follow_symlinks=False)
+                ours.chmod(mode)
+        except OSError as error:
+            log.error("modes in %s stay as they are: %s; needs CAP_CHOWN", self._state_dir, error.strerror)
 
     def answer(self, request: Request) -> Response:
         """The page of a path."""

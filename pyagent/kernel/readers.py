@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from pyagent.kernel.connections import PIN
 from pyagent.kernel.map_set import MapSet
+
+log = logging.getLogger(__name__)
 
 
 class Readers:
@@ -22,13 +25,22 @@ class Readers:
     def __init__(self, group: int | None) -> None:
         """Args: group: its id."""
         self._group = group
+        self._failed = False
 
     def admit(self, bpffs: Path, maps: MapSet) -> None:
-        """Make it so; cheap where it is so.
-
-        Raises:
-            OSError: with CAP_CHOWN dropped, root cannot give a file to a group.
+        """Make it so; cheap where it is so. What cannot be is told once: with CAP_CHOWN dropped, root cannot
+        give a file to a group.
         """
+        try:
+            self._admit(bpffs, maps)
+        except OSError as error:
+            if not self._failed:
+                log.error("modes of pins stay as they are: %s; needs CAP_CHOWN and CAP_FOWNER", error)
+            self._failed = True
+        else:
+            self._failed = False
+
+    def _admit(self, bpffs: Path, maps: MapSet) -> None:
         folder, file, iterator = (0o700, 0o600, 0o600) if self._group is None else (0o710, 0o640, 0o660)
         if _is_ours_alone(bpffs):
             self._give(bpffs, folder)

@@ -83,3 +83,14 @@ def test_each_of_the_three_is_needed_and_named(
     assert "Traceback" not in text
     assert "CAP_BPF" in text
     assert "CAP_NET_ADMIN" in text
+
+
+def test_a_group_of_readers_takes_chown_and_without_it_the_node_is_served_all_the_same(
+    cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, in_client: InClient
+) -> None:
+    manifests.write("web", web(cluster, "a"))
+    agent = start_agent(manifests.folder, launcher=with_only(*NEEDED), arguments=("--readers-group=54321",))
+    wait_for(agent.log.read_text, lambda text: "modes of pins stay as they are" in text, "a complaint")
+    assert dial(in_client) == "a"
+    assert agent.verb("diff", f"--state-dir={agent.state_dir}")[0] == 0
+    assert agent.log.read_text().count("modes of pins stay") == 1
