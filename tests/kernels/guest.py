@@ -30,6 +30,7 @@ TESTS = (
     "test_affinity.py",
     "test_node_ports.py",
     "test_bound_to_loopback.py",
+    "test_crossing.py",
 )
 """Those of tests/datapath that need no agent: a process that starts takes half a minute under emulation."""
 
