@@ -15,7 +15,7 @@ from pyagent.model.failures import KernelRefused
 
 PROGRAM_SCHED_CLS = 3
 KIND = bpf.ProgramKind(PROGRAM_SCHED_CLS, 0)
-PRIORITY, HANDLE = 0x6B73, 1
+PRIORITY, HANDLE, NAME = 0x6B73, 1, "kubesock"
 """Where our clsact filter stands; nobody else's is looked at."""
 FILTER = "filter-"
 ETH_P_ALL = 3
@@ -116,7 +116,7 @@ class TcLinks:
         return True
 
     def _filter(self, place: Place, program_fd: int) -> bool:
-        new = not _filter_program(place)
+        new = not _has_filter(place)
         _replace_filter(place, program_fd)
         pin = self._folder / (FILTER + place.pin)
         pin.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ def _is_attached(folder: Path, place: Place) -> bool:
             return bpf.tc_link_device(link) == place.device
         finally:
             os.close(link)
-    return (folder / (FILTER + place.pin)).exists() and bool(_filter_program(place))
+    return (folder / (FILTER + place.pin)).exists() and _has_filter(place)
 
 
 def pinned_places(folder: Path) -> frozenset[Place]:
@@ -198,27 +198,28 @@ def _replace_filter(place: Place, program_fd: int) -> None:
                     raise
             netlink.tc(
                 "replace-filter", "bpf", index=place.device, parent=place.point.parent, prio=PRIORITY,
-                handle=HANDLE, protocol=ETH_P_ALL, fd=program_fd, name="kubesock", class_id=0,
+                handle=HANDLE, protocol=ETH_P_ALL, fd=program_fd, name=NAME, class_id=0,
                 direct_action=True,
             )  # fmt: skip
         except NetlinkError as error:
             raise OSError(error.code, os.strerror(error.code)) from error
 
 
-def _filter_program(place: Place) -> int:
-    """The id of the program in our filter there; 0: none."""
+def _has_filter(place: Place) -> bool:
+    """Whether our filter is there, by its place and its name."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     with _netlink() as netlink:
         try:
             filters = netlink.get_filters(index=place.device, parent=place.point.parent)
         except NetlinkError:
-            return 0  # no such device, or no clsact on it
+            return False  # no such device, or no clsact on it
         for one in filters:
             options = one.get_attr("TCA_OPTIONS")
-            if one["info"] >> 16 == PRIORITY and options is not None and options.get_attr("TCA_BPF_ID"):
-                return int(options.get_attr("TCA_BPF_ID"))
-    return 0
+            named = options.get_attr("TCA_BPF_NAME") if options is not None else None
+            if one["info"] >> 16 == PRIORITY and named == NAME:
+                return True
+    return False
 
 
 def _remove_filter(place: Place) -> None:
