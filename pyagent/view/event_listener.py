@@ -76,6 +76,13 @@ class Listener:
         self._feed = EventFeed(bpffs, state_dir, self._wish, self._may_have_changed)
         self._netns = 0
         self._find_at = 0.0
+        self._sample = asked.sample
+        self._other_sample = False
+
+    def thin(self, sample: int) -> None:
+        """From now on one of the hooks' events in this many."""
+        self._other_sample = sample != self._sample
+        self._sample = sample
 
     def heard(self) -> Iterator[Heard]:
         """Rows as they come; an item without any comes now and then.
@@ -95,7 +102,7 @@ class Listener:
 
     def _wish(self) -> Wish:
         asked = self._asked
-        dials = EventFilter(asked.chosen.outcomes, self._ports(), self._client(), asked.sample)
+        dials = EventFilter(asked.chosen.outcomes, self._ports(), self._client(), self._sample)
         return Wish(dials, ALL_REMEMBERED if asked.last is None else asked.last, asked.follow)
 
     def _ports(self) -> frozenset[int]:
@@ -116,7 +123,8 @@ class Listener:
         return self._netns
 
     def _may_have_changed(self, changes: list[Change]) -> bool:
-        if self._asked.client and time.monotonic() >= self._find_at:
+        if self._other_sample or (self._asked.client and time.monotonic() >= self._find_at):
+            self._other_sample = False
             return True
         wanted = self._asked.service.rpartition("/")[2].partition(":")[0] if self._asked.service else ""
         return bool(wanted) and any(wanted in one.service for one in changes)

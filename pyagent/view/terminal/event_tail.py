@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from pyagent.model.failures import KubesockError
 from pyagent.view.event_listener import Asked, Heard
@@ -19,6 +21,18 @@ ASKED = Asked(Chosen(), last=500)
 """All but further datagrams and self-probes; first what the agent remembers."""
 
 PATIENCE = 2.0
+MOST_PER_SECOND, FEW_PER_SECOND = 400, 40
+"""Above the first the hooks report fewer, below the second more again: a screen must not cost a core."""
+
+WINDOW_SECONDS = 1.0
+
+
+class Listens(Protocol):
+    """See `event_listener.Listener`."""
+
+    def heard(self) -> Iterator[Heard]: ...
+
+    def thin(self, sample: int) -> None: ...
 
 
 class EventTail:
@@ -28,8 +42,12 @@ class EventTail:
         listen: starts to listen.
     """
 
-    def __init__(self, listen: Callable[[], Iterator[Heard]]) -> None:
+    def __init__(self, listen: Callable[[], Listens], clock: Callable[[], float] = time.monotonic) -> None:
         self._listen = listen
+        self._clock = clock
+        self._sample = 1
+        self._window = clock()
+        self._in_window = 0
         self._lock = threading.Lock()
         self._rows: deque[Row] = deque(maxlen=KEEP_EVENTS)
         self._total = 0
@@ -48,7 +66,8 @@ class EventTail:
         """
         self._heard.wait(patience)
         with self._lock:
-            return Events(tuple(reversed(self._rows)), self._total, self._agent, self._error)
+            rows = tuple(reversed(self._rows))
+            return Events(rows, self._total, self._agent, self._error, self._sample)
 
     def stop(self) -> None:
         """Listen no more; the hooks may rest."""
@@ -60,9 +79,25 @@ class EventTail:
         """It has failed, or was stopped."""
         return not self._thread.is_alive()
 
+    def _pace(self, listener: Listens, reported: int) -> None:
+        self._in_window += reported
+        seconds = self._clock() - self._window
+        if seconds < WINDOW_SECONDS:
+            return
+        rate, self._in_window, self._window = self._in_window / seconds, 0, self._clock()
+        if rate > MOST_PER_SECOND:
+            self._sample *= 1 + int(2 * rate / MOST_PER_SECOND)
+        elif rate < FEW_PER_SECOND and self._sample > 1:
+            self._sample = max(1, self._sample // 4)
+        else:
+            return
+        listener.thin(self._sample)
+
     def _run(self) -> None:
         try:
-            for heard in self._listen():
+            listener = self._listen()
+            for heard in listener.heard():
+                self._pace(listener, sum(1 for row in heard.rows if row["hook"]))
                 with self._lock:
                     self._rows.extend(heard.rows)
                     self._total += sum(1 for row in heard.rows if row["event"] != LOST)

@@ -31,6 +31,8 @@ def _rows(sample: Sample, _activity: Activity, request: Request) -> Found:
     notes = []
     if not events.agent:
         notes.append("no agent is running: these are events of the hooks alone")
+    if events.sample > 1:
+        notes.append(f"there are very many: one in {events.sample} is shown")
     if events.total > len(events.rows):
         notes.append(f"the newest {len(events.rows)} of {events.total}; `kubesock events -f` shows each")
     if not rows:

@@ -90,7 +90,7 @@ class NodeReader:
             return Events()
         if self._tail is None:
             self._listen_at = now + LISTEN_AGAIN_SECONDS
-            self._tail = EventTail(lambda: Listener(self._bpffs, self._state_dir, ASKED).heard())
+            self._tail = EventTail(lambda: Listener(self._bpffs, self._state_dir, ASKED))
         return self._tail.so_far(ANSWER_SECONDS)
 
     def _hooks(self) -> tuple[HookRuns, ...]:

@@ -63,12 +63,14 @@ class Events(NamedTuple):
         total: how many there were.
         agent: an agent tells, so that its own deeds are among them.
         error: why nothing is heard; empty if all is well.
+        sample: of the hooks' events one in this many, chosen in the kernel.
     """
 
     rows: tuple[Row, ...] = ()
     total: int = 0
     agent: bool = True
     error: str = ""
+    sample: int = 1
 
 
 class Sample(NamedTuple):

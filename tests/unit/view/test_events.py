@@ -232,15 +232,38 @@ def test_events_are_as_the_schema_says() -> None:
     check.validate(json.loads(render.json_text(render.document(EVENTS.kind, rows(*told)))))
 
 
-def heard(*batches: Heard, then: Exception | None = None) -> Iterator[Heard]:
-    yield from batches
-    if then is not None:
-        raise then
+class Teller:
+    """Tells some batches, a second apart, and then ends or fails; notes how it is to be thinned."""
+
+    def __init__(self, *batches: Heard, then: Exception | None = None) -> None:
+        self._batches = batches
+        self._then = then
+        self.now = 0.0
+        self.samples: list[int] = []
+
+    def heard(self) -> Iterator[Heard]:
+        for batch in self._batches:
+            self.now += 1.0
+            yield batch
+        if self._then is not None:
+            raise self._then
+
+    def thin(self, sample: int) -> None:
+        self.samples.append(sample)
+
+
+def test_a_tail_of_very_many_events_has_the_hooks_report_fewer_and_then_more_again() -> None:
+    (row,) = rows(Dial(record()))
+    told = Teller(Heard([row] * 4000, True), Heard([row] * 190, True), *[Heard([], True)] * 3)
+    tail = EventTail(lambda: told, clock=lambda: told.now)
+    tail.stop()
+    assert told.samples == [21, 5, 1]
+    assert tail.so_far().sample == 1
 
 
 def test_a_tail_keeps_the_newest_and_says_how_many_there_were() -> None:
     many = [dict(row, pid=number) for number, row in enumerate(rows(Dial(record())) * 3000)]
-    tail = EventTail(lambda: heard(Heard(many[:10], True), Heard(many[10:], False)))
+    tail = EventTail(lambda: Teller(Heard(many[:10], True), Heard(many[10:], False)), clock=lambda: 0.0)
     tail.stop()
     events = tail.so_far()
     assert (len(events.rows), events.total, events.agent, events.error) == (KEEP_EVENTS, 3000, False, "")
@@ -248,7 +271,7 @@ def test_a_tail_keeps_the_newest_and_says_how_many_there_were() -> None:
 
 
 def test_a_tail_that_cannot_hear_says_why() -> None:
-    tail = EventTail(lambda: heard(Heard([], True), then=UsageError("process 7 listens already")))
+    tail = EventTail(lambda: Teller(Heard([], True), then=UsageError("process 7 listens already")))
     tail.stop()
     assert tail.so_far().error == "process 7 listens already"
     assert tail.ended
