@@ -26,6 +26,7 @@ from bench.parts import (
     datagrams,
     floor,
     memory,
+    outside,
     peer,
     planning,
     traffic,
@@ -50,6 +51,7 @@ PARTS: dict[str, Callable[[Lab, Scale], list[Table]]] = {
     "connections": connections.run,
     "agent": agent.run,
     "cluster": cluster.run,
+    "outside": outside.run,
     "peer": peer.run,
 }
 
