@@ -3,7 +3,7 @@
  * Copies sockets' records from maps of another layout into ours: two iterators, each over one earlier map. Run
  * when no hook writes those any more. What a hook has made of one meanwhile stays.
  *
- * Writes one byte for each record: 1 copied, 0 refused by the kernel (net.core.optmem_max).
+ * Writes one byte for each record: 1 copied, 0 refused by the kernel: the socket closes, or net.core.optmem_max.
  * Defined as for CROSSING programs of translate.c. Needs bpf_sk_storage_get in iterators (Linux 5.11).
  */
 #include <uapi/linux/bpf.h>

@@ -90,7 +90,12 @@ class Crossing:
             if program in self._iterators:
                 counts = self._carry(self._iterators[program], name)
                 copied, refused = copied + counts[0], refused + counts[1]
-        log.info("%d records of open sockets were carried over, the kernel refused %d", copied, refused)
+        log.info(
+            "%d records of open sockets were carried over; %d were not: their sockets close, or have no"
+            " room for them (net.core.optmem_max)",
+            copied,
+            refused,
+        )
         links.point_to(ours)
         grace.wait()
 
