@@ -13,8 +13,8 @@ from pyagent.view.terminal.frame import VIEWS, Frame, frame
 from pyagent.view.terminal.sample import Reader, Sample
 from pyagent.view.terminal.view_kinds import Request
 
-SHARE = 0.04
-"""The part of a core that looking may take: where a look is costly, looks come less often."""
+SHARE = 0.03
+"""The part of a core that looking may take, beside drawing: where a look is costly, looks come less often."""
 
 FASTEST, SLOWEST = 0.25, 60.0
 
