@@ -14,8 +14,10 @@ from pathlib import Path
 from socket import ntohs
 from typing import NamedTuple
 
+from pyagent.datapath.flow_layout import OUTSIDE_HOOK
 from pyagent.datapath.layout import EVENT, FRONTEND_KEY
 from pyagent.kernel.map_set import MapSet
+from pyagent.model.address import format_address
 from pyagent.model.outcome import Outcome
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
@@ -78,7 +80,8 @@ def decode_event(record: bytes) -> Event:
         service_port,
         backend_id,
         pid,
-        comm.split(b"\0")[0].decode(errors="replace"),
+        # Of a packet there is no process: its place has the address that it comes from.
+        format_address(comm) if hook == OUTSIDE_HOOK else comm.split(b"\0")[0].decode(errors="replace"),
         previous,
     )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from pyagent.datapath.event_filter import mask_of
+from pyagent.datapath.flow_layout import OUTSIDE_HOOK
 from pyagent.datapath.layout import Hook
 from pyagent.kernel.event_ring import Event, decode_event
 from pyagent.kernel.namespace_owners import NetnsOwner
@@ -172,7 +173,7 @@ class EventRows:
             else _WHY.get(outcome, "")
             if outcome is not None
             else "",
-            "hook": Hook(event.hook).name.lower() if event.hook in _HOOKS else str(event.hook),
+            "hook": Hook(event.hook).name.lower() if event.hook in _HOOKS else _hook_text(event.hook),
             "cookie": event.socket,
         }
 
@@ -337,3 +338,7 @@ def of_client(row: Row, wanted: str) -> bool:
     """Whether `wanted`, [NAMESPACE/]NAME or a network namespace's name, made the call."""
     pod: str = row["pod"]
     return bool(wanted) and wanted in (pod, pod.partition("/")[2], row["netns"])
+
+
+def _hook_text(hook: int) -> str:
+    return "outside" if hook == OUTSIDE_HOOK else str(hook)
