@@ -32,6 +32,7 @@ _CAPACITY_OF_MAP = {
     "service_addresses": "service_addresses",
     "node_addresses": "node_addresses",
     "source_ranges": "source_ranges",
+    "flows": "flows",
 }
 
 

@@ -109,6 +109,7 @@ class Loop:
         self._reaper: Reaper | None = None
         self._judge = Judge(0.0)
         self._opt_out: OptOut | None = None
+        self._count_flows: Callable[[], int] = lambda: 0
         self._wanted = WANTED
         self._look_at: float | None = None
         self._listed: set[Kind] = set()
@@ -141,6 +142,10 @@ class Loop:
     def before_ids_are_cleared(self, take: Callable[[Sequence[Freed]], None]) -> None:
         """Let `take` read the counters of ids that are about to be given up. Before `run`."""
         self._programmer.before_clearing = take
+
+    def make_room_for_flows(self, count: Callable[[], int]) -> None:
+        """Let the map of flows grow with what `count` tells of its entries. Before `run`."""
+        self._count_flows = count
 
     def leave_alone(self, opt_out: OptOut) -> None:
         """Let `opt_out` take part; the first plan waits a little for what it needs. Before `run`."""
@@ -324,7 +329,8 @@ class Loop:
 
     def _make_room(self) -> None:
         full = Counter(unfit.map for unfit in self._programmer.unfit)
-        self._growth.consider(self._programmer.usage, full)
+        flows = (self._count_flows(), self._datapath.capacities.flows)
+        self._growth.consider({**self._programmer.usage, "flows": flows}, full)
 
     def _undo_others(self) -> None:
         """In maps that no plan writes."""

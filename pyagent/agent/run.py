@@ -128,6 +128,7 @@ def _serve(
     after_plan = in_turn(clients.follow, node_view, journal, map_room, packets.follow)
     loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)
     clients.tell(loop.put)
+    loop.make_room_for_flows(lambda: packets.flows)
     reaper = _reaper(config, datapath, facts, loop, hub, packets)
     addresses = AddressWatch(lambda found: loop.put(_interfaces(config, found)))
     recorders = _recorders(source, facts)

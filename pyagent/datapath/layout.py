@@ -304,7 +304,7 @@ class Capacities(NamedTuple):
     source_ranges: int = 65_536
     clients: int = 16_384
     event_bytes: int = 1_048_576
-    flows: int = 131_072
+    flows: int = 32_768
     fragments: int = 4_096
     devices: int = 1_024
 

@@ -30,7 +30,7 @@ from pyagent.kernel.links import (
     programs,
 )
 from pyagent.kernel.loader import Unit
-from pyagent.kernel.map_copy import copy_contents
+from pyagent.kernel.map_copy import copy_contents, copy_late
 from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to, target
 from pyagent.kernel.map_readings import used
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
@@ -227,17 +227,19 @@ class Datapath:
     def grow(self, larger: Larger) -> None:
         """Copy what the maps hold and make the hooks use the larger ones. Ids and slots stay what they are.
 
-        Between the copy and the last hook's switch, new affinity entries and a few counts may be lost.
+        Between the copy and the last hook's switch, new affinity entries and a few counts may be lost; new
+        flows are not.
         """
         with self.outside.maps_in_use():
             copy_contents(self.maps, larger.maps)
             self._store_meta(program_tag=0)
             self.links.point_to(larger.programs)
             old_programs, self._programs = self._programs, larger.programs
+            self.outside.exchange(larger.packets)
+            copy_late("flows", self.maps, larger.maps)
             self.unit = larger.unit
             self.capacities = capacities_of(larger.maps)
             self.maps.become(larger.maps)
-            self.outside.exchange(larger.packets)
         if self._connections is not None:
             connections.pin(self._connections, self.maps.folder)
         self._store_meta(self.unit.tag)

@@ -28,6 +28,14 @@ def copy_contents(old: MapSet, new: MapSet) -> None:
             raise ValueError(f"map {name} cannot grow", errno.EINVAL)
 
 
+def copy_late(name: str, old: MapSet, new: MapSet) -> None:
+    """Copy what programs put into the old map since `copy_contents`; what the new one has is newer."""
+    if old.specs[name] == new.specs[name]:
+        return
+    known = {key for key, _ in new.items(name)}
+    new.apply(Put(name, key, value) for key, value in old.items(name) if key not in known)
+
+
 def _copy_array(name: str, old: MapSet, new: MapSet) -> None:
     shards = CHOSEN_SHARDS if name == "chosen" else 1
     before = old.specs[name].max_entries // shards * old.specs[name].value_size

@@ -9,7 +9,7 @@ import pytest
 from pyagent.datapath.layout import Capacities, Hook, map_specs
 from pyagent.datapath.writes import Put, Store
 from pyagent.kernel.datapath import Datapath
-from pyagent.kernel.map_copy import copy_contents
+from pyagent.kernel.map_copy import copy_contents, copy_late
 from pyagent.kernel.map_set import MapSet
 from tests.datapath.ground.hooks import SMALL as GROUND
 from tests.datapath.ground.hooks import Hooks
@@ -42,6 +42,23 @@ def test_a_larger_set_holds_the_same_at_the_same_places(bpffs: Path) -> None:
     assert new.memory("backends")[32 * 63 : 32 * 64] == bytes(range(32))
     assert new.memory("chosen")[8 * 63 : 8 * 64] == word
     assert new.memory("chosen")[8 * 128 : 8 * 129] == word
+    old.close()
+    new.close()
+
+
+def test_flows_that_came_while_maps_were_copied_are_copied_late_and_none_grows_old(bpffs: Path) -> None:
+    bpffs.mkdir(exist_ok=True)
+    old = MapSet.create(bpffs / "v1-1", SMALL)
+    new = MapSet.create(bpffs / "v1-2", SMALL._replace(flows=2 * SMALL.flows), like=old)
+    size = old.specs["flows"]
+    early, late = (bytes([n]) * size.key_size for n in (1, 2))
+    before, after = (bytes([n]) * size.value_size for n in (3, 4))
+    old.apply([Put("flows", early, before)])
+    copy_contents(old, new)
+    new.apply([Put("flows", early, after)])
+    old.apply([Put("flows", late, before)])
+    copy_late("flows", old, new)
+    assert dict(new.items("flows")) == {early: after, late: before}
     old.close()
     new.close()
 

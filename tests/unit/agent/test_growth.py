@@ -29,6 +29,10 @@ def test_names_and_refusals_grow_with_the_service_ports() -> None:
     assert larger_capacities(SMALL, {}, {"names": 1}) == SMALL._replace(service_ports=200)
 
 
+def test_the_map_of_flows_grows_with_the_connections_from_outside() -> None:
+    assert larger_capacities(SMALL, {"flows": (30_000, 32_768)}, {}) == SMALL._replace(flows=65_536)
+
+
 def test_there_is_an_end() -> None:
     huge = SMALL._replace(backends=MOST)
     assert larger_capacities(huge, {"backends": (MOST, MOST)}, {}) is None
