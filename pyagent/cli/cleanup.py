@@ -67,6 +67,8 @@ def _remove_kube_proxys(bpffs: Path, dry_run: bool, force: bool) -> None:
     found = look()
     for tool in found.missing_tools:
         click.echo(f"kubesock: {tool} is not installed: its rules, if any, were not looked at", err=True)
+    if found.blind:
+        raise KubesockError("nothing was looked at: run this on the node itself, by its own nft or iptables")
     if found.ipvs:
         click.echo(
             "kubesock: kube-ipvs0: virtual servers of ipvs mode stay; `kube-proxy --cleanup` removes them",

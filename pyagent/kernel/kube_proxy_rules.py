@@ -34,12 +34,14 @@ class Found(NamedTuple):
         iptables: back ends with chains or jumps, and how they are removed.
         missing_tools: what could not be looked at.
         ipvs: there is an interface of kube-proxy's ipvs mode.
+        blind: no tool is here, so that nothing was looked at.
     """
 
     nft: tuple[str, ...]
     iptables: tuple[tuple[Variant, Removal], ...]
     missing_tools: tuple[str, ...]
     ipvs: bool
+    blind: bool
 
     def __bool__(self) -> bool:
         return bool(self.nft or any(one.text for _, one in self.iptables))
@@ -58,7 +60,8 @@ def look() -> Found:
         missing.append("iptables-save")
     found = [(variant, removal(saved(variant))) for variant in variants]
     ipvs = Path("/sys/class/net/kube-ipvs0").exists()
-    return Found(nft, tuple(f for f in found if f[1].text or f[1].kept), tuple(missing), ipvs)
+    removable = tuple(f for f in found if f[1].text or f[1].kept)
+    return Found(nft, removable, tuple(missing), ipvs, blind="nft" in missing and not variants)
 
 
 def remove(found: Found) -> list[str]:

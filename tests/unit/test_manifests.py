@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
+import textwrap
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ MANIFESTS = runpy.run_path(str(ROOT / "build-aux" / "manifests.py"))
 DEFAULTS = {option.flag: option.default for option in OPTIONS}
 SCHEMAS = "1.36"
 FORMS = ("base", "overlays/least-privilege", "overlays/host-only", "overlays/canary")
+WAY_BACK = "overlays/cleanup"
 COMPONENTS = ("startup-taint", "podmonitor", "networkpolicy")
 OTHERS_KINDS = {"PodMonitor"}
 """Of other projects' APIs, which the schemas do not hold."""
@@ -76,14 +81,14 @@ def settings(objects: tuple[Object, ...], tmp_path: Path, api_server: str = "") 
     return parse_run_options(given, environ=environ, hostname="h")
 
 
-@pytest.mark.parametrize(("form", "component"), CASES)
+@pytest.mark.parametrize(("form", "component"), [*CASES, (WAY_BACK, "")])
 def test_the_api_accepts_every_object(form: str, component: str) -> None:
     for found in rendered(form, component):
         if found["kind"] not in OTHERS_KINDS:
             kubernetes_validate.validate(found, SCHEMAS, strict=True)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, WAY_BACK])
 def test_kubectl_renders_the_same(form: str) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not here")
@@ -215,9 +220,54 @@ def test_the_role_of_the_startup_taint_is_what_its_refusal_asks_for() -> None:
     assert binding["subjects"] == of_kind(objects, "ClusterRoleBinding")["subjects"]
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_way_back_cleans_up_in_the_agents_place_and_then_waits(code: int, tmp_path: Path) -> None:
+    agents, cleaners = rendered("overlays/least-privilege"), rendered(WAY_BACK)
+    # The same object: applied, it takes the agents' place one by one.
+    assert [(one["kind"], one["metadata"]) for one in cleaners] == [
+        (one["kind"], one["metadata"]) for one in agents
+    ]
+    assert (
+        of_kind(cleaners, "DaemonSet")["spec"]["selector"] == of_kind(agents, "DaemonSet")["spec"]["selector"]
+    )
+    assert (
+        of_kind(cleaners, "DaemonSet")["spec"]["minReadySeconds"] > 0
+    )  # one that fails at once stops the rollout
+    for same in ("securityContext", "volumeMounts", "image"):
+        assert container(cleaners)[same] == container(agents)[same]
+    program = tmp_path / "kubesock"
+    program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/called\nexit {code}\n')
+    program.chmod(0o755)
+    search = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    with subprocess.Popen(container(cleaners)["command"], env=search, start_new_session=True) as pod_process:
+        try:
+            if code == 0:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    pod_process.wait(1)
+                pod_process.terminate()
+            assert pod_process.wait(30) == code
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pod_process.pid, signal.SIGKILL)  # and the sleep that it began
+    assert (tmp_path / "called").read_text() == "cleanup\n"
+
+
+def test_the_documents_kustomization_leads_to_the_form(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"(?:^    .*\n)*^    resources:.*\n(?:^    .*\n)*", text, flags=re.MULTILINE)
+    told = yaml.safe_load(textwrap.dedent(block))
+    (tmp_path / "kubesock").symlink_to(ROOT)
+    (resource,) = told["resources"]
+    assert not Path(resource).is_absolute()  # kustomize refuses it
+    (tmp_path / "mine").mkdir()
+    assert (tmp_path / "mine" / resource).resolve() == FOLDER / "overlays" / "least-privilege"
+    (image,) = told["images"]
+    assert f"{image['name']}:{image['newTag']}" == container(rendered("base"))["image"]
+
+
 def test_every_folder_is_rendered_here() -> None:
     folders = {str(path.parent.relative_to(FOLDER)) for path in FOLDER.glob("**/kustomization.yaml")}
-    assert folders == {*FORMS, *(f"components/{name}" for name in COMPONENTS)}
+    assert folders == {*FORMS, WAY_BACK, *(f"components/{name}" for name in COMPONENTS)}
 
 
 def test_what_kustomize_knows_and_we_do_not_is_an_error(tmp_path: Path) -> None:
