@@ -47,6 +47,7 @@ from pyagent.model.source_events import (
     Changed,
     Deleted,
     Malformed,
+    Mended,
     Replaced,
     Scoped,
     SourceEvent,
@@ -207,7 +208,7 @@ class Loop:
             case Replaced() if event.kind in WORKLOAD_KINDS:
                 self._listed.add(event.kind)
                 self._facts.listed(event.kind)
-            case Changed() | Deleted() | Malformed() if event.kind in WORKLOAD_KINDS:
+            case Changed() | Deleted() | Malformed() | Mended() if event.kind in WORKLOAD_KINDS:
                 pass
             case PodCgroupsChanged():
                 pass
@@ -226,6 +227,9 @@ class Loop:
                 self._mark(event.received, event.kind)
             case Malformed():
                 snapshot.reject(event.kind, event.problem)
+                self._mark(event.received)
+            case Mended():
+                snapshot.forgive(event.problem)
                 self._mark(event.received)
             case SourceState():
                 self._facts.source_state(event)

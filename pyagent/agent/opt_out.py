@@ -22,7 +22,7 @@ from pyagent.kernel.map_set import MapSet
 from pyagent.kernel.pod_cgroups import PodCgroups
 from pyagent.model.failures import KubesockError
 from pyagent.model.kube_objects import WORKLOAD_KINDS
-from pyagent.model.source_events import Changed, Deleted, Malformed, Problem, Replaced
+from pyagent.model.source_events import Changed, Deleted, Malformed, Mended, Problem, Replaced
 
 log = logging.getLogger(__name__)
 OPTED_OUT = "opted_out"
@@ -36,7 +36,7 @@ class PodCgroupsChanged(msgspec.Struct, frozen=True):
     cgroups: PodCgroups
 
 
-WorkloadEvent = Replaced | Changed | Deleted | Malformed | PodCgroupsChanged | ClientsChanged
+WorkloadEvent = Replaced | Changed | Deleted | Malformed | Mended | PodCgroupsChanged | ClientsChanged
 
 
 def entries(
@@ -94,6 +94,8 @@ class OptOut:
                 self._workloads.delete(event.kind, event.namespace, event.name)
             case Malformed():
                 self._workloads.reject(event.problem)
+            case Mended():
+                self._workloads.forgive(event.problem)
         self._stale = True
 
     def write(self) -> None:

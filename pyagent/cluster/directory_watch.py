@@ -66,20 +66,20 @@ class InotifyWatch:
             elif event.name.startswith("."):
                 # Kubelet swaps the link `..data` below the links that carry the files' names.
                 everything |= bool(event.mask & flags.MOVED_TO)
-            elif event.name and (not event.mask & flags.CREATE or self._is_link(event.name)):
+            elif event.name and (not event.mask & flags.CREATE or self._is_complete(event.name)):
                 names.add(event.name)
         return Changes(frozenset(names), everything, moved)
 
     def close(self) -> None:
         self._inotify.close()
 
-    def _is_link(self, name: str) -> bool:
-        """A link is complete once it is there; nobody will close it after writing."""
+    def _is_complete(self, name: str) -> bool:
+        """A link, a folder or a pipe is complete once it is there; nobody will close it after writing."""
         try:
             status = os.lstat(self._directory / name)
         except OSError:
             return False
-        return stat.S_ISLNK(status.st_mode) or status.st_nlink > 1
+        return not stat.S_ISREG(status.st_mode) or status.st_nlink > 1
 
 
 class PollingWatch:

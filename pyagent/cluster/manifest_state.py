@@ -8,7 +8,7 @@ import msgspec
 
 from pyagent.cluster.manifest_file import FILE_PROBLEM, FileContent, Key, file_problem
 from pyagent.model.kube_objects import Kind, KubeObject
-from pyagent.model.source_events import Changed, Deleted, Malformed, Problem, SourceEvent
+from pyagent.model.source_events import Changed, Deleted, Malformed, Mended, Problem, SourceEvent
 
 
 class ManifestState:
@@ -21,11 +21,13 @@ class ManifestState:
     def __init__(self) -> None:
         self._files: dict[str, dict[Key, KubeObject]] = {}
         self._owners: dict[Key, list[str]] = {}  # sorted
-        self._reported: dict[str, frozenset[Problem]] = {}
+        self._found: dict[str, tuple[Problem, ...]] = {}  # in the files themselves
+        self._shadowed: dict[Key, tuple[Problem, ...]] = {}
+        self._told: dict[Problem, None] = {}
 
     def names(self) -> set[str]:
         """The files that said something, or that are reported."""
-        return self._files.keys() | self._reported.keys()
+        return self._files.keys() | self._found.keys()
 
     def objects_of(self, kind: Kind) -> list[KubeObject]:
         """The objects that count now."""
@@ -42,7 +44,7 @@ class ManifestState:
             received: monotonic seconds when they were read.
 
         Returns:
-            The events that tell what changed: objects first, then problems not reported before.
+            The events that tell what changed: objects first, then problems that are gone and new ones.
         """
         merged = {name: _merged(self._files.get(name, {}), content) for name, content in files.items()}
         touched: dict[Key, None] = {}  # in the files' order; sorting 20,000 keys would be felt
@@ -50,19 +52,18 @@ class ManifestState:
             touched |= dict.fromkeys(self._files.get(name, {}))
             touched |= dict.fromkeys(after)
         served = {key: self._served(key) for key in touched}
-        for name, (after, _) in merged.items():
+        for name, (after, problems) in merged.items():
             self._hold(name, after, files[name] is None)
+            self._found.pop(name, None)
+            if problems:
+                self._found[name] = tuple(problems)
         events: list[SourceEvent] = []
         for key in touched:
             event = _difference(key, served[key], self._served(key), received)
             if event is not None:
                 events.append(event)
-        shadowed = self._shadowed(touched)
-        for name, (_, problems) in merged.items():
-            events += self._news(name, problems + shadowed.pop(name, []), received)
-        for name, problems in shadowed.items():
-            events += self._news(name, [*self._reported.get(name, ()), *problems], received)
-        return events
+        self._look_for_shadows(touched)
+        return events + self._news(received)
 
     def _hold(self, name: str, after: dict[Key, KubeObject], gone: bool) -> None:
         before = self._files.get(name, {})
@@ -75,23 +76,29 @@ class ManifestState:
         else:
             self._files[name] = after
 
-    def _shadowed(self, touched: Iterable[Key]) -> dict[str, list[Problem]]:
-        """By file: its objects that do not count."""
-        found: dict[str, list[Problem]] = {}
+    def _look_for_shadows(self, touched: Iterable[Key]) -> None:
+        """Objects of files that do not count, because another file comes first."""
         for key in touched:
+            self._shadowed.pop(key, None)
             owners = self._owners.get(key) or []
-            for loser in owners[1:]:
+            if owners[1:]:
                 subject = f"{key.namespace}/{key.name}" if key.namespace else key.name
                 reason = f"{key.kind} {subject} is already in {owners[0]}, which comes first; remove one"
-                found.setdefault(loser, []).append(file_problem(loser, reason))
-        return found
+                self._shadowed[key] = tuple(file_problem(loser, reason) for loser in owners[1:])
 
-    def _news(self, name: str, problems: list[Problem], received: float) -> list[SourceEvent]:
-        known = self._reported.pop(name, frozenset())
-        if problems:
-            self._reported[name] = frozenset(problems)
-        fresh = dict.fromkeys(problem for problem in problems if problem not in known)
-        return [Malformed(problem.kind, problem, received) for problem in fresh]
+    def _news(self, received: float) -> list[SourceEvent]:
+        """What became of problems since the last time."""
+        held: dict[Problem, None] = {}
+        for problems in (*self._found.values(), *self._shadowed.values()):
+            held |= dict.fromkeys(map(self._as_told, problems))
+        told, self._told = self._told, held
+        gone = [Mended(problem.kind, problem, received) for problem in told if problem not in held]
+        return gone + [Malformed(problem.kind, problem, received) for problem in held if problem not in told]
+
+    def _as_told(self, problem: Problem) -> Problem:
+        """A bad copy of an object that is served is its file's problem: it makes nothing absent."""
+        owners = self._owners.get(_key_of(problem))
+        return problem if not owners else _of_its_file(problem, f"the one in {owners[0]} counts")
 
     def _served(self, key: Key) -> KubeObject | None:
         owners = self._owners.get(key)
@@ -118,25 +125,33 @@ def _merged(
     if content.unreadable is not None:
         return before, [_kept(content.unreadable) if before else content.unreadable]
     after, problems = dict(content.objects), []
-    by_identity = {(key.kind, key.namespace, key.name): key for key in before}
     for problem in content.problems:
-        old = by_identity.get((problem.kind, problem.namespace, problem.name))  # type: ignore[arg-type]
-        if old is None or old in after:
+        key = _key_of(problem)
+        if key not in before or key in after:
             problems.append(problem)
         else:
-            after[old] = before[old]
+            after[key] = before[key]
             problems.append(_kept(problem))
     return after, problems
 
 
+def _key_of(problem: Problem) -> Key:
+    kind: Kind = problem.kind  # type: ignore[assignment]  # a file's problem has another, which no object has
+    return Key(kind, problem.namespace, problem.name)
+
+
 def _kept(problem: Problem) -> Problem:
-    """The same, said of the file: a problem of the object itself would mean that the object is absent."""
     stays = "the last good version stays"
     if problem.kind == FILE_PROBLEM:
         return msgspec.structs.replace(problem, reason=f"{problem.reason}; {stays}")
+    return _of_its_file(problem, stays)
+
+
+def _of_its_file(problem: Problem, instead: str) -> Problem:
+    """The same, said of the file: a problem of the object itself would mean that the object is absent."""
     text = str(msgspec.structs.replace(problem, origin=""))
     file_name = problem.origin.rpartition(":")[0]
-    return Problem(FILE_PROBLEM, "", file_name, "", f"{text}; {stays}", problem.origin)
+    return Problem(FILE_PROBLEM, "", file_name, "", f"{text}; {instead}", problem.origin)
 
 
 def _difference(

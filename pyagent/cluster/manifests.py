@@ -15,7 +15,7 @@ from pyagent.cluster.directory_watch import Changes, DirectoryWatch, InotifyWatc
 from pyagent.cluster.manifest_file import MAX_FILE_BYTES, FileContent, file_problem, read_manifest
 from pyagent.cluster.manifest_state import ManifestState
 from pyagent.model.kube_objects import SERVICE_KINDS, STRUCT_OF, Kind
-from pyagent.model.source_events import Emit, Malformed, Problem, Replaced, SourceEvent, SourceState
+from pyagent.model.source_events import Emit, Malformed, Mended, Problem, Replaced, SourceEvent, SourceState
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +165,8 @@ class ManifestSource:
                 del self._signatures[name]
         events = self._state.update(files, time.monotonic())
         if not self._listed:
+            mended = {event.problem for event in events if isinstance(event, Mended)}
+            self._problems = [problem for problem in self._problems if problem not in mended]
             self._problems += [event.problem for event in events if isinstance(event, Malformed)]
             return
         for event in events:

@@ -18,7 +18,7 @@ from pyagent.model.address import (
     is_unspecified,
     parse_address,
 )
-from pyagent.model.failures import InvalidField, sanitized
+from pyagent.model.failures import InvalidField
 from pyagent.model.kube_objects import LABEL_ZONE, TAINT_TO_BE_DELETED, Node
 from pyagent.model.source_events import Problem
 
@@ -180,7 +180,7 @@ def _may_answer(address: bytes, ranges: Sequence[Network] | None) -> bool:
 def _node_address(text: str) -> bytes:
     address = parse_address(text)
     if is_loopback(address) or is_unspecified(address) or is_multicast(address):
-        raise InvalidField("cannot be the address of a node", sanitized(text))
+        raise InvalidField("cannot be the address of a node", text)
     return address
 
 

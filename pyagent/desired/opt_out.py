@@ -129,6 +129,11 @@ class Workloads:
             self.delete(problem.kind, problem.namespace, problem.name)
             self._note(problem.kind, problem.namespace, problem.name, (problem,))
 
+    def forgive(self, problem: Problem) -> None:
+        """Something that could not be decoded is mended or gone."""
+        key = (problem.kind, problem.namespace, problem.name)
+        self._note(*key, tuple(held for held in self._problems.get(key, ()) if held != problem))
+
     def _put_pod(self, pod: Pod) -> None:
         facts = read_pod(pod)
         key = (facts.namespace, facts.name)

@@ -138,11 +138,17 @@ class Snapshot:
     def reject(self, kind: str, problem: Problem) -> None:
         """An object could not be decoded: it counts as deleted, and the problem stands until it changes.
 
-        Of a kind that is none of ours (a file, say) there can be several problems; the latest are kept.
+        Of a kind that is none of ours (a file, say), or without a name, there can be several problems; the
+        latest are kept.
         """
-        if kind in STRUCT_OF:
+        if kind in STRUCT_OF and problem.name:
             self.delete(kind, problem.namespace, problem.name)
         self._reproach(problem)
+
+    def forgive(self, problem: Problem) -> None:
+        """A problem told by `reject` holds no more."""
+        key = (problem.kind, problem.namespace, problem.name)
+        self._note(key, tuple(held for held in self._problems.get(key, ()) if held != problem))
 
     def take_dirty(self) -> Dirty:
         """What changed since the last call."""

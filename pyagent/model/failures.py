@@ -70,5 +70,4 @@ class AgentRunning(KubesockError):
 def sanitized(value: object, limit: int = 80) -> str:
     """`repr`-like text of untrusted input: printable, one line, bounded."""
     text = value if isinstance(value, str) else repr(value)
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
-    return repr(text[:limit] + "…") if len(text) > limit else repr(text)
+    return repr(text[:limit] + "…" if len(text) > limit else text)

@@ -61,6 +61,14 @@ class Malformed(msgspec.Struct, frozen=True):
     received: float = 0.0
 
 
+class Mended(msgspec.Struct, frozen=True):
+    """A problem told by `Malformed` holds no more. What became of the object is told on its own."""
+
+    kind: str
+    problem: Problem
+    received: float = 0.0
+
+
 class SourceState(msgspec.Struct, frozen=True):
     """How a source stands with one kind; emitted at every transition."""
 
@@ -77,7 +85,7 @@ class Scoped(msgspec.Struct, frozen=True):
     everything: bool
 
 
-SourceEvent = Replaced | Changed | Deleted | Malformed | SourceState | Scoped
+SourceEvent = Replaced | Changed | Deleted | Malformed | Mended | SourceState | Scoped
 
 
 class Emit(Protocol):

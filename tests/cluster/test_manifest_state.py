@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyagent.cluster.manifest_file import FileContent, Key, file_problem
 from pyagent.cluster.manifest_state import ManifestState
 from pyagent.model.kube_objects import KubeObject, Metadata, Service, ServiceSpec
-from pyagent.model.source_events import Changed, Deleted, Malformed, SourceEvent
+from pyagent.model.source_events import Changed, Deleted, Malformed, Mended, Problem, SourceEvent
 
 FILES = ("a.yaml", "b.yaml", "c.yaml")
 Said = dict[str, str]  # object name -> ClusterIP
@@ -31,6 +31,16 @@ def content_of(name: str, said: Said | str | None) -> FileContent | None:
             for n, ip in said.items()
         }
     )
+
+
+def tell(told: set[Problem], events: list[SourceEvent]) -> None:
+    for event in events:
+        match event:
+            case Malformed(problem=problem):
+                assert problem not in told  # reported once
+                told.add(problem)
+            case Mended(problem=problem):
+                told.remove(problem)
 
 
 def replay(held: Said, events: list[SourceEvent]) -> None:
@@ -73,4 +83,20 @@ def test_saying_the_same_again_says_nothing(steps: list[dict[str, Said | str | N
     for step in steps:
         files = {n: content_of(n, said) for n, said in step.items()}
         state.update(files, 0.0)
-        assert [e for e in state.update(files, 1.0) if not isinstance(e, Malformed)] == []
+        assert state.update(files, 1.0) == []
+
+
+@given(batches)
+def test_what_holds_is_what_a_newcomer_is_told(steps: list[dict[str, Said | str | None]]) -> None:
+    state = ManifestState()
+    told: set[Problem] = set()
+    files: dict[str, FileContent | None] = {}
+    for step in steps:
+        fresh = {n: content_of(n, {} if said == "bad" else said) for n, said in step.items()}
+        files |= fresh
+        tell(told, state.update(fresh, 0.0))
+        newcomer: set[Problem] = set()
+        tell(newcomer, ManifestState().update(files, 0.0))
+        assert told == newcomer
+    tell(told, state.update(dict.fromkeys(files), 0.0))
+    assert told == set()

@@ -14,7 +14,7 @@ import yaml
 
 from pyagent.cluster.directory_watch import Changes, DirectoryWatch, PollingWatch
 from pyagent.cluster.manifests import ManifestSource, open_watch
-from pyagent.model.source_events import Changed, Deleted, Malformed, Replaced
+from pyagent.model.source_events import Changed, Deleted, Malformed, Mended, Replaced
 from tests.cluster.support import Recorder, endpoint_slice, node, service
 
 Follow = Callable[..., Recorder]
@@ -55,6 +55,15 @@ def write(path: Path, *objects: Any) -> None:
 def problems(recorder: Recorder) -> list[str]:
     found = [p for e in recorder.events if isinstance(e, Replaced) for p in e.problems]
     return [str(p) for p in found + [e.problem for e in recorder.events if isinstance(e, Malformed)]]
+
+
+def standing(recorder: Recorder) -> list[str]:
+    """Those of the problems that hold now."""
+    told = problems(recorder)
+    for event in recorder.events:
+        if isinstance(event, Mended):
+            told.remove(str(event.problem))
+    return told
 
 
 def test_all_formats_and_kinds_arrive_as_one_list_for_each_kind(directory: Path, follow: Follow) -> None:
@@ -206,6 +215,52 @@ def test_of_an_object_in_two_files_the_first_name_counts(directory: Path, follow
     assert recorder.of(Deleted) == []
 
 
+def test_a_bad_copy_in_another_file_takes_no_object_away(directory: Path, follow: Follow) -> None:
+    write(directory / "a.yaml", service("web"))
+    recorder = follow()
+    write(directory / "b.json", service("web", ports="http"))
+    recorder.wait(lambda: problems(recorder))
+    assert recorder.names() == {"web"}
+    assert problems(recorder)[0].startswith("Manifest b.json: Service shop/web: spec.ports: Expected array")
+    assert problems(recorder)[0].endswith("; the one in a.yaml counts (b.json:1)")
+
+
+def test_a_bad_copy_in_the_same_file_takes_no_object_away(directory: Path, follow: Follow) -> None:
+    recorder = follow()
+    write(directory / "a.yaml", service("web"), service("web", ports="http"))
+    recorder.wait(lambda: problems(recorder))
+    assert recorder.names() == {"web"}
+
+
+@pytest.mark.parametrize("bad", ["{", '{"kind": "Service"}', json.dumps(service("web", ports="http"))])
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_problem_ends_when_its_file_is_mended_or_gone(
+    directory: Path, follow: Follow, bad: str, at_start: bool
+) -> None:
+    path = directory / "a.json"
+    recorder = None if at_start else follow()
+    path.write_text(bad)
+    recorder = recorder or follow()
+    recorder.wait(lambda: standing(recorder))
+    write(path, service("web"))
+    recorder.wait_for_names({"web"})
+    recorder.wait(lambda: not standing(recorder))
+    path.write_text(bad)
+    recorder.wait(lambda: standing(recorder))
+    path.unlink()
+    recorder.wait(lambda: not standing(recorder))
+
+
+def test_a_copy_is_no_problem_once_the_other_is_gone(directory: Path, follow: Follow) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        write(directory / name, service("web"))
+    recorder = follow()
+    assert len(standing(recorder)) == 1
+    (directory / "a.yaml").unlink()
+    recorder.wait(lambda: not standing(recorder))
+    assert recorder.names() == {"web"}
+
+
 def test_a_wrong_api_version_is_reported_and_unknown_kinds_are_not(directory: Path, follow: Follow) -> None:
     old = service("web") | {"apiVersion": "v1beta3"}
     write(directory / "all.yaml", old, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {}})
@@ -273,6 +328,13 @@ def test_a_fifo_does_not_block_the_rest(directory: Path, follow: Follow) -> None
     recorder = follow()
     assert recorder.names() == {"web"}
     assert problems(recorder) == ["Manifest a.yaml: is no regular file; move it away (a.yaml)"]
+
+
+def test_a_fifo_and_a_folder_that_come_are_reported(directory: Path, follow: Follow) -> None:
+    recorder = follow()
+    os.mkfifo(directory / "a.yaml")
+    (directory / "b.yaml").mkdir()
+    recorder.wait(lambda: len(problems(recorder)) == 2)
 
 
 def test_unchanged_files_are_not_read_again(

@@ -173,6 +173,9 @@ def test_an_object_that_cannot_be_decoded_counts_as_deleted() -> None:
     assert made.problems == {bad}
     made.put(pod(annotations={TRANSLATE: "false"}))
     assert made.problems == frozenset()
+    made.reject(bad)
+    made.forgive(bad)
+    assert made.problems == frozenset()
 
 
 ANYTHING = st.builds(

@@ -255,6 +255,21 @@ def test_problems_of_files_are_all_kept_and_delete_no_object() -> None:
     assert cluster.dial("10.96.0.99") == Outcome.REFUSED_UNALLOCATED_ADDRESS
 
 
+def test_objects_without_a_name_are_all_reported_until_they_are_mended() -> None:
+    cluster = Cluster()
+    problems = [
+        Problem("Service", "default", "", "metadata", "is missing", f"shop.yaml:{n}") for n in range(3)
+    ]
+    for problem in problems:
+        cluster.snapshot.reject("Service", problem)
+    cluster.update()
+    assert cluster.problems == set(problems)
+    for problem in problems[1:]:
+        cluster.snapshot.forgive(problem)
+    cluster.update()
+    assert cluster.problems == {problems[0]}
+
+
 def test_the_own_node_keeps_its_zone_when_its_object_goes() -> None:
     cluster = Cluster(node(NODE, zone="zone-z"), zone="")
     cluster.delete(node(NODE))
