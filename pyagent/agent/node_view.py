@@ -21,6 +21,7 @@ class NodeView:
 
     Args:
         need_clients: called when there are source ranges; may be called again.
+        of_cluster: every node has a Node object; else a machine may do without any.
     """
 
     def __init__(
@@ -28,10 +29,13 @@ class NodeView:
         facts: Facts,
         health_check_ports: HealthCheckPorts,
         need_clients: Callable[[], None],
+        *,
+        of_cluster: bool,
     ) -> None:
         self._facts = facts
         self._ports = health_check_ports
         self._need_clients = need_clients
+        self._of_cluster = of_cluster
         self._failing: frozenset[Problem] = frozenset()
         self._health: dict[ServiceName, tuple[int, int]] = {}
         self._without_local: dict[ServiceName, tuple[tuple[str, Family], ...]] = {}
@@ -48,10 +52,11 @@ class NodeView:
         self._facts.local_endpoints(self._count_without_local())
 
     def _tell_node(self, snapshot: Snapshot) -> None:
-        """Load balancers must not send to a node on its way out (KEP-3836)."""
+        """Load balancers must not send to a node on its way out (KEP-3836), nor to one that is unknown."""
         own = snapshot.nodes.get(snapshot.node_name)
         if own is None:
-            self._facts.node(not snapshot.nodes, "" if not snapshot.nodes else "its Node object is unknown")
+            wanted = self._of_cluster or bool(snapshot.nodes)
+            self._facts.node(not wanted, "its Node object is unknown" if wanted else "")
         elif own.deleted:
             self._facts.node(False, "its Node object is being deleted")
         elif own.to_be_deleted:

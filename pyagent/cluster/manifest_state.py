@@ -92,8 +92,9 @@ class ManifestState:
         for problems in (*self._found.values(), *self._shadowed.values()):
             held |= dict.fromkeys(map(self._as_told, problems))
         told, self._told = self._told, held
-        gone = [Mended(problem.kind, problem, received) for problem in told if problem not in held]
-        return gone + [Malformed(problem.kind, problem, received) for problem in held if problem not in told]
+        gone = (Mended(problem.kind, problem, received) for problem in told if problem not in held)
+        new = (Malformed(problem.kind, problem, received) for problem in held if problem not in told)
+        return [*gone, *new]
 
     def _as_told(self, problem: Problem) -> Problem:
         """A bad copy of an object that is served is its file's problem: it makes nothing absent."""

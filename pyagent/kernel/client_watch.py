@@ -23,7 +23,14 @@ from typing import NamedTuple
 import inotify_simple
 
 from pyagent.kernel.network_namespaces import RUN_NETNS, inside, named, of_processes, paths_by_inode
-from pyagent.kernel.node_addresses import GROUPS, RECEIVE, node_addresses, open_netlink
+from pyagent.kernel.node_addresses import (
+    GROUPS,
+    RECEIVE,
+    ROUTE_GROUPS,
+    node_addresses,
+    open_netlink,
+    usual_source,
+)
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.model.address import Family, family_of, is_link_local, is_loopback
 from pyagent.model.failures import KernelRefused
@@ -54,10 +61,14 @@ class _Followed(NamedTuple):
 
 
 def addresses_here(preferred: Collection[bytes] = ()) -> ClientAddresses:
-    """Of the caller's network namespace; of several a preferred one, else the lowest; loopback left out."""
+    """Of the caller's network namespace; loopback left out.
+
+    Of several a preferred one, else what a packet along the default route would have, else the lowest.
+    """
+    by_route = {usual_source(family) for family in Family}
     usable = sorted(
         (a.address for a in node_addresses() if not is_loopback(a.address) and not is_link_local(a.address)),
-        key=lambda address: (address not in preferred, address),
+        key=lambda address: (address not in preferred, address not in by_route, address),
     )
     first = {family: next((a for a in usable if family_of(a) is family), NO_ADDRESS) for family in Family}
     return ClientAddresses(first[Family.IPV4], first[Family.IPV6])
@@ -186,7 +197,9 @@ class ClientWatch:
             self._later(path, error)
 
     def _follow(self, path: Path) -> None:
-        cookie, changes = inside(path, lambda: (netns_cookie(), open_netlink(GROUPS)))
+        # The node's address is not its routes', which change with every pod.
+        groups = GROUPS if path == OWN else GROUPS | ROUTE_GROUPS
+        cookie, changes = inside(path, lambda: (netns_cookie(), open_netlink(groups)))
         self._followed[path] = _Followed(cookie, changes)
         self._selector.register(changes, selectors.EVENT_READ, path)
         self._pending.pop(path, None)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pyagent.model.address import V4_MAPPED_PREFIX, is_link_local
+from pyagent.model.address import V4_MAPPED_PREFIX, Family, is_link_local, parse_address
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
@@ -24,6 +24,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_TENTATIVE, IFA_F_DADFAILED = 0x40, 0x08
 GROUPS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+ROUTE_GROUPS = 0x40 | 0x400  # RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
 _HEADER = struct.Struct("=IHHII")
 _IFADDR = struct.Struct("=BBBBI")
 RECEIVE = 1 << 16
@@ -54,6 +55,20 @@ def node_addresses() -> frozenset[InterfaceAddress]:
                     address = _usable(body)
                     if address is not None:
                         found.add(address)
+
+
+def usual_source(family: Family) -> bytes | None:
+    """The address of a packet to nowhere in particular (RFC 5737, RFC 3849); None without a route there.
+
+    connect() of UDP asks the kernel for it and sends nothing.
+    """
+    is_ipv4 = family is Family.IPV4
+    try:
+        with socket.socket(socket.AF_INET if is_ipv4 else socket.AF_INET6, socket.SOCK_DGRAM) as made:
+            made.connect(("192.0.2.1" if is_ipv4 else "2001:db8::1", 9))
+            return parse_address(made.getsockname()[0])
+    except OSError:
+        return None
 
 
 def open_netlink(groups: int) -> socket.socket:

@@ -219,7 +219,7 @@ def test_a_bad_copy_in_another_file_takes_no_object_away(directory: Path, follow
     write(directory / "a.yaml", service("web"))
     recorder = follow()
     write(directory / "b.json", service("web", ports="http"))
-    recorder.wait(lambda: problems(recorder))
+    recorder.wait(lambda: problems(recorder) != [])
     assert recorder.names() == {"web"}
     assert problems(recorder)[0].startswith("Manifest b.json: Service shop/web: spec.ports: Expected array")
     assert problems(recorder)[0].endswith("; the one in a.yaml counts (b.json:1)")
@@ -228,7 +228,7 @@ def test_a_bad_copy_in_another_file_takes_no_object_away(directory: Path, follow
 def test_a_bad_copy_in_the_same_file_takes_no_object_away(directory: Path, follow: Follow) -> None:
     recorder = follow()
     write(directory / "a.yaml", service("web"), service("web", ports="http"))
-    recorder.wait(lambda: problems(recorder))
+    recorder.wait(lambda: problems(recorder) != [])
     assert recorder.names() == {"web"}
 
 
@@ -241,14 +241,14 @@ def test_a_problem_ends_when_its_file_is_mended_or_gone(
     recorder = None if at_start else follow()
     path.write_text(bad)
     recorder = recorder or follow()
-    recorder.wait(lambda: standing(recorder))
+    recorder.wait(lambda: standing(recorder) != [])
     write(path, service("web"))
     recorder.wait_for_names({"web"})
-    recorder.wait(lambda: not standing(recorder))
+    recorder.wait(lambda: standing(recorder) == [])
     path.write_text(bad)
-    recorder.wait(lambda: standing(recorder))
+    recorder.wait(lambda: standing(recorder) != [])
     path.unlink()
-    recorder.wait(lambda: not standing(recorder))
+    recorder.wait(lambda: standing(recorder) == [])
 
 
 def test_a_copy_is_no_problem_once_the_other_is_gone(directory: Path, follow: Follow) -> None:
@@ -257,7 +257,7 @@ def test_a_copy_is_no_problem_once_the_other_is_gone(directory: Path, follow: Fo
     recorder = follow()
     assert len(standing(recorder)) == 1
     (directory / "a.yaml").unlink()
-    recorder.wait(lambda: not standing(recorder))
+    recorder.wait(lambda: standing(recorder) == [])
     assert recorder.names() == {"web"}
 
 

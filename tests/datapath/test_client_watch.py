@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 
+from pyagent.demo import namespaces
+from pyagent.demo.calls import call
 from pyagent.demo.children import wait_until
+from pyagent.demo.links import POD_INTERFACE, Attachment
 from pyagent.demo.syscalls import unshare_network
 from pyagent.kernel import client_watch, network_namespaces
 from pyagent.kernel.client_watch import ClientAddresses, ClientWatch
@@ -49,6 +53,38 @@ def test_the_nodes_own_processes_are_known_by_the_nodes_address(
     assert node(lambda: node_is_known_by(["172.30.0.10"])) == ["172.30.0.10", "fd44:10:244::1"]
     later = node(lambda: node_is_known_by(["172.30.0.10", "fd44:172:30::10"]))
     assert later == ["172.30.0.10", "fd44:10:244::1", "10.244.0.1", "fd44:172:30::10"]
+
+
+def test_of_several_addresses_that_of_the_default_route_counts(
+    cluster: SmallCluster, in_client: InClient
+) -> None:
+    """It is the source of the packet that kube-proxy sees. The route comes after the addresses."""
+    pod = cluster.sandbox.new_namespace("several")
+    addresses = ("10.244.1.40/16", "10.9.0.7/24")
+    namespaces.attach_pods(cluster.node.netns, [Attachment("several", pod, addresses)])
+    cookie = call(netns_cookie, netns=pod)
+
+    def add_default_route() -> None:
+        with IPRoute() as netlink:
+            (eth0,) = netlink.link_lookup(ifname=POD_INTERFACE)
+            netlink.route("add", dst="0.0.0.0/0", oif=eth0, scope="link")
+
+    def is_known_by() -> tuple[bool, bool]:
+        told: list[Mapping[int, ClientAddresses]] = []
+        watch = ClientWatch(told.append)
+        watch.start()
+
+        def known(address: str) -> bool:
+            mine = told[-1].get(cookie) if told else None
+            return mine is not None and mine.ipv4 == parse_address(address)
+
+        lowest = wait_until(lambda: known("10.9.0.7"), timeout=10.0)
+        call(add_default_route, netns=pod)
+        routed = wait_until(lambda: known("10.244.1.40"), timeout=10.0)
+        watch.stop()
+        return lowest, routed
+
+    assert in_client.of(cluster.node)(is_known_by, timeout=30.0) == (True, True)
 
 
 def test_a_namespace_without_a_name_is_found_by_its_process_and_forgotten_with_it(
