@@ -63,10 +63,12 @@ class InotifyWatch:
                 everything = True
             elif event.mask & _GONE and not event.name:
                 moved = True
+            elif not event.name:
+                everything |= bool(event.mask & flags.ATTRIB)  # what could not be read perhaps can be now
             elif event.name.startswith("."):
                 # Kubelet swaps the link `..data` below the links that carry the files' names.
                 everything |= bool(event.mask & flags.MOVED_TO)
-            elif event.name and (not event.mask & flags.CREATE or self._is_complete(event.name)):
+            elif not event.mask & flags.CREATE or self._is_complete(event.name):
                 names.add(event.name)
         return Changes(frozenset(names), everything, moved)
 

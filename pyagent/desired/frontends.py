@@ -104,6 +104,7 @@ def read_externals(
 ) -> list[External]:
     """External and load-balancer IPs that may be served, each once.
 
+    What is both is a load balancer's, so that nobody gets around its source ranges.
     Load-balancer IPs count only for Services of that type (what an earlier type left behind does not), and
     not if their ipMode says that the load balancer wants to see the traffic itself (KEP-1860).
     """
@@ -221,7 +222,8 @@ def _read_external(
     if reason:
         findings.add(field, f"{sanitized(text)} is not served: {reason}")
         return
-    found.setdefault(address, External(kind, family_of(address), address))
+    if kind is FrontendKind.LOAD_BALANCER_IP or address not in found:
+        found[address] = External(kind, family_of(address), address)
 
 
 def _why_not_external(address: bytes, kind: FrontendKind, node: ThisNode) -> str:

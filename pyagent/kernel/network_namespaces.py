@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -78,6 +79,8 @@ def _enter(path: Path) -> None:
     try:
         if _libc.setns(fd, CLONE_NEWNET) != 0:
             error = ctypes.get_errno()
+            if error == errno.EINVAL:
+                raise KernelRefused(f"{path} is no network namespace; give a path like /run/netns/NAME")
             raise KernelRefused(f"enter {path}: {os.strerror(error)}; needs CAP_SYS_ADMIN")
     finally:
         os.close(fd)

@@ -337,6 +337,17 @@ def test_a_fifo_and_a_folder_that_come_are_reported(directory: Path, follow: Fol
     recorder.wait(lambda: len(problems(recorder)) == 2)
 
 
+def test_changed_permissions_of_the_directory_make_everything_be_looked_at(directory: Path) -> None:
+    never = os.eventfd(0)
+    watch = open_watch(directory)
+    try:
+        directory.chmod(0o500)
+        assert watch.wait(10.0, never) == Changes(everything=True)
+    finally:
+        watch.close()
+        os.close(never)
+
+
 def test_unchanged_files_are_not_read_again(
     directory: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pyagent.model.address import Network, Protocol, parse_network
+from pyagent.model.address import Network, Protocol, parse_address, parse_network
 from pyagent.model.outcome import Outcome
-from pyagent.model.service import PolicyBit, ServicePort, ServiceType
+from pyagent.model.service import RESTRICTED_SET, PolicyBit, ServicePort, ServiceType
 from tests.unit.desired.objects import NODE, Cluster, endpoint_slice, ready, service, terminating, unready
 
 WEB = "10.96.0.10"
@@ -284,6 +284,16 @@ def test_a_bad_source_range_is_reported_and_the_others_restrict() -> None:
     cluster = Cluster(service(loadBalancerSourceRanges=["10.0.0.0/33", "10.2.0.0/16"]), SLICE)
     assert only_port(cluster).source_ranges == (parse_network("10.2.0.0/16"),)
     assert "prefix length out of range" in cluster.told_of("spec.loadBalancerSourceRanges[0]")
+
+
+def test_a_load_balancer_ip_that_is_also_an_external_ip_stays_restricted() -> None:
+    """kube-proxy's firewall is about the address, whatever else the Service calls it."""
+    address = ["203.0.113.7"]
+    both = service(
+        type="LoadBalancer", ingress=address, externalIPs=address, loadBalancerSourceRanges=["10.0.0.0/8"]
+    )
+    sets = {f.address: key for f, key in only_port(Cluster(both, SLICE)).frontends}
+    assert sets[parse_address("203.0.113.7")] == RESTRICTED_SET
 
 
 def test_a_load_balancer_whose_restriction_cannot_be_read_is_not_opened_to_everybody() -> None:
