@@ -23,12 +23,21 @@ NEVER = 60.0  # seconds between looks that nobody asked for
 PATIENCE, LONGEST = 10.0, 90.0
 WARM_UP = 2
 SETTLE_SECONDS = 4.0
+REST = 0.1
+"""Seconds after a refresh in which the lines around the table are drawn too."""
 
 
 class Refreshes(NamedTuple):
-    """Seconds from asking for a look to the new rows on the screen, and how many rows there were."""
+    """From asking for a look to the new rows on the screen.
+
+    Attributes:
+        seconds: that passed.
+        cpu: seconds of a core.
+        rows: how many there were.
+    """
 
     seconds: list[float]
+    cpu: list[float]
     rows: int
 
 
@@ -83,17 +92,21 @@ async def _watched(reader: NodeReader, count: int) -> Refreshes:
         reader, "bench", "", lambda _target, _client, _width: "", Remembered(), interval=NEVER
     )
     app = TopApp(settings)
-    seconds = []
-    async with app.run_test(size=SIZE) as pilot:
+    seconds, spent = [], []
+    async with app.run_test(size=SIZE):
         for _ in range(WARM_UP + count):
             before = app.shown.sample.taken if app.shown is not None else 0.0
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             app.action_refresh()
             while app.shown is None or app.shown.sample.taken <= before:
                 if time.perf_counter() - began > PATIENCE:
                     raise KubesockError(f"the screen shows no new look after {PATIENCE:g} s")
-                await asyncio.sleep(0.0005)
-            await pilot.pause()  # drawn
+                await asyncio.sleep(0.002)
+            drawn = asyncio.Event()
+            app.call_after_refresh(drawn.set)
+            await drawn.wait()
             seconds.append(time.perf_counter() - began)
+            spent.append(time.process_time() - cpu)
+            await asyncio.sleep(REST)
         rows = app.shown.total if app.shown is not None else 0
-    return Refreshes(seconds[WARM_UP:], rows)
+    return Refreshes(seconds[WARM_UP:], spent[WARM_UP:], rows)

@@ -84,7 +84,7 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         _row(f"`kubesock services -A`, {services + 1:,} rows", lists, LIST[kind]),
         _row("`kubesock status`", ended[0]),
         _row("`kubesock explain`", ended[1]),
-        _screen_row(screen),
+        *_screen_rows(screen),
         _top_row(top),
     ]
     notes = (
@@ -229,9 +229,10 @@ def _top_row(share: float) -> tuple[str, ...]:
     return "CPU of `kubesock top`, a look every second", f"{share:.1%}", "", "", f"< {TOP_CPU:.0%}", met
 
 
-def _screen_row(screen: Refreshes) -> tuple[str, ...]:
+def _screen_rows(screen: Refreshes) -> list[tuple[str, ...]]:
     budget = REFRESH if screen.rows <= REFRESH_ROWS + 1 else None
-    return _row(f"`kubesock top`, refresh, {screen.rows:,} rows", screen.seconds, budget)
+    what = f"`kubesock top`, refresh, {screen.rows:,} rows"
+    return [_row(what, screen.seconds, budget), _row(f"{what}, CPU", screen.cpu, budget)]
 
 
 def _row(what: str, seconds: list[float], budget: float | None = None) -> tuple[str, ...]:

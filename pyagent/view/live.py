@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import add
 from typing import NamedTuple
 
 from pyagent.datapath.decoded import Buffer, RawMaps
@@ -138,14 +139,22 @@ class BackendColumns(NamedTuple):
 
 
 def backend_columns(live: LiveMaps) -> BackendColumns:
-    """The fields that tables add up; `BACKEND` one by one would take the time of ten."""
+    return BackendColumns(*backend_states(live), chosen_counts(live))
+
+
+def backend_states(live: LiveMaps) -> tuple[list[int], list[int]]:
+    """(states, incarnations) by backend id; `BACKEND` one by one would take the time of ten."""
     whole = memoryview(live.raw.backends)
     whole = whole[: len(whole) // BACKEND.size * BACKEND.size]
-    count = len(whole) // BACKEND.size
     states = whole.cast("H")[BACKEND.offsets["state"] // 2 :: BACKEND.size // 2].tolist()
     incarnations = whole.cast("I")[BACKEND.offsets["incarnation"] // 4 :: BACKEND.size // 4].tolist()
-    chosen = [0] * count
+    return states, incarnations
+
+
+def chosen_counts(live: LiveMaps) -> list[int]:
+    """How often each backend was chosen, by id."""
+    chosen = [0] * (len(live.raw.backends) // BACKEND.size)
     for shard in live.chosen:
         counts = words(shard).tolist()
-        chosen = [a + b for a, b in zip(chosen, counts, strict=False)] + chosen[len(counts) :]
-    return BackendColumns(states, incarnations, chosen)
+        chosen = [*map(add, chosen, counts), *chosen[len(counts) :]]
+    return chosen

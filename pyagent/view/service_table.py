@@ -13,8 +13,8 @@ from pyagent.datapath.flow_layout import OUTSIDE_SCOPE
 from pyagent.datapath.layout import FRONTEND_KEY, WORD, Scope
 from pyagent.model.address import V4_MAPPED_PREFIX, format_endpoint
 from pyagent.model.service import BackendStateBit
-from pyagent.view.live import BackendColumns, LiveMaps, LiveSet, backend_columns, live_sets, words
-from pyagent.view.names import is_service, node_label, node_names, policy_text, service_port_names
+from pyagent.view.live import EMPTY, LiveMaps, LiveSet, backend_states, chosen_counts, live_sets, words
+from pyagent.view.names import PortName, is_service, node_label, node_names, policy_text, service_port_names
 from pyagent.view.tables import Column, Row, Table
 
 SERVICES_READ = frozenset({"frontends", "sets", "slots", "backends", "names", "chosen", "refused"})
@@ -33,78 +33,134 @@ class _Frontends(NamedTuple):
     remote: list[str]
 
 
+class _Members(NamedTuple):
+    """What the sets of a service port hold. `backends`: ids, each once."""
+
+    set_ids: list[int]
+    affinity_seconds: int
+    ready: int
+    terminating: int
+    local: int
+    backends: list[int]
+
+
+_NO_MEMBERS = _Members([], 0, 0, 0, 0, [])
+
+
 def service_rows(live: LiveMaps) -> list[Row]:
     """A row for each service port, in the order of namespace, name, port, protocol and family.
 
     `ready` and `terminating` count the backends that its sets hold now, each once; `chosen` is how often
     these were chosen; `remoteFrontends` are other nodes' addresses and nodePorts, as dialled from here.
     """
-    ports = service_port_names(live.raw.names)
+    return ServiceRows().rows(live)
+
+
+class ServiceRows:
+    """`service_rows` look after look: what the agent has not written again is not decoded again.
+
+    Counters change at every look; comparing the rest with what it was costs a tenth of decoding it.
+    """
+
+    def __init__(self) -> None:
+        self._raw = EMPTY
+        self._ports: list[PortName] = []
+        self._frontends: dict[int, _Frontends] = {}
+        self._members: dict[int, _Members] = {}
+        self._rows: list[tuple[Row, list[int]]] = []  # without counters, and whose counts are theirs
+
+    def rows(self, live: LiveMaps) -> list[Row]:
+        """Rows of this look: new ones at each call, but lists in them may be those of the rows before."""
+        self._follow(live)
+        chosen = chosen_counts(live)
+        refused = words(live.refused).tolist()
+        count_of, known = chosen.__getitem__, len(refused)
+        old = not live.agent.alive
+        found = []
+        for row, backends in self._rows:
+            identifier = row["id"]
+            found.append(
+                row
+                | {
+                    "chosen": sum(map(count_of, backends)),
+                    "refused": refused[identifier] if identifier < known else 0,
+                    "old": old,
+                }
+            )
+        return found
+
+    def _follow(self, live: LiveMaps) -> None:
+        before, raw = self._raw, live.raw
+        named = raw.names == before.names
+        dialled = named and raw.frontends == before.frontends
+        held = named and (raw.sets, raw.slots, raw.backends) == (before.sets, before.slots, before.backends)
+        if dialled and held:
+            return
+        if not named:
+            self._ports = service_port_names(raw.names)
+        if not dialled:
+            self._frontends = _frontends_by_set(live)
+        if not held:
+            self._members = _members_by_port(live, self._ports)
+        rows = [self._row(port) for port in self._ports]
+        # Last, for until here everything lies in memory in the order of ids.
+        order = itemgetter("namespace", "name", "port", "protocol", "family")
+        self._rows = sorted(rows, key=lambda entry: order(entry[0]))
+        self._raw = raw  # as the very last: an error above must not pass for the new state
+
+    def _row(self, port: PortName) -> tuple[Row, list[int]]:
+        identifier, _, namespace, name, port_name, protocol, family, service_type, policy = port
+        members = self._members.get(identifier, _NO_MEMBERS)
+        dialled = [self._frontends[set_id] for set_id in members.set_ids if set_id in self._frontends]
+        row = {
+            "namespace": namespace,
+            "name": name,
+            "port": port_name,
+            "protocol": protocol,
+            "family": family,
+            "type": service_type,
+            "frontends": [text for one in dialled for text in one.own],
+            "remoteFrontends": [text for one in dialled for text in one.remote],
+            "ready": members.ready,
+            "terminating": members.terminating,
+            "local": members.local,
+            "policy": policy_text(policy) if policy else "Cluster",
+            "affinitySeconds": members.affinity_seconds,
+            "chosen": 0,
+            "refused": 0,
+            "id": identifier,
+            "old": False,
+        }
+        return row, members.backends
+
+
+def _members_by_port(live: LiveMaps, ports: list[PortName]) -> dict[int, _Members]:
+    """Service-port id -> what its sets hold."""
     sets: dict[int, list[LiveSet]] = {}
     for live_set in live_sets(live.raw, {port.identifier: port.incarnation for port in ports}):
         sets.setdefault(live_set.service_port, []).append(live_set)
-    frontends = _frontends_by_set(live)
-    columns = backend_columns(live)
-    refused = words(live.refused).tolist()
-    old = not live.agent.alive
-    none: list[LiveSet] = []
-    nothing = _Frontends([], [])
-    rows = []
-    for port in ports:
-        identifier, _, namespace, name, port_name, protocol, family, service_type, policy = port
-        own_sets = sets.get(identifier, none)
-        ready, terminating, local, chosen = _counts(own_sets, columns)
-        if len(own_sets) == 1:
-            own, remote = frontends.get(own_sets[0].set_id, nothing)
-        else:
-            dialled = [frontends.get(live_set.set_id, nothing) for live_set in own_sets]
-            own = [text for one in dialled for text in one.own]
-            remote = [text for one in dialled for text in one.remote]
-        rows.append(
-            {
-                "namespace": namespace,
-                "name": name,
-                "port": port_name,
-                "protocol": protocol,
-                "family": family,
-                "type": service_type,
-                "frontends": own,
-                "remoteFrontends": remote,
-                "ready": ready,
-                "terminating": terminating,
-                "local": local,
-                "policy": policy_text(policy) if policy else "Cluster",
-                "affinitySeconds": own_sets[0].affinity_seconds if own_sets else 0,
-                "chosen": chosen,
-                "refused": refused[identifier] if identifier < len(refused) else 0,
-                "id": identifier,
-                "old": old,
-            }
-        )
-    # Last, for until here everything lies in memory in the order of ids.
-    return sorted(rows, key=itemgetter("namespace", "name", "port", "protocol", "family"))
+    states, incarnations = backend_states(live)
+    return {port: _members(own, states, incarnations) for port, own in sets.items()}
 
 
-def _counts(sets: list[LiveSet], columns: BackendColumns) -> tuple[int, int, int, int]:
-    """(ready, terminating, local, chosen) of the backends in the sets."""
-    if not sets:
-        return 0, 0, 0, 0
-    states, incarnations, chosen = columns
+def _members(sets: list[LiveSet], states: list[int], incarnations: list[int]) -> _Members:
     known = len(states)
-    members = sets[0].members.tolist() if len(sets) == 1 else {word for s in sets for word in s.members}
-    ready = terminating = local = total = 0
-    for word in members:
+    held = sets[0].members.tolist() if len(sets) == 1 else {word for s in sets for word in s.members}
+    ready = terminating = local = 0
+    backends = []
+    for word in held:
         backend = word >> 32
         if backend < known and incarnations[backend] == word & 0xFFFFFFFF:
             state = states[backend]
-            total += chosen[backend]
+            backends.append(backend)
             if state & _READY:
                 ready += 1
             if state & _TERMINATING:
                 terminating += 1
             if state & _LOCAL:
                 local += 1
-    return ready, terminating, local, total
+    set_ids = [one.set_id for one in sets]
+    return _Members(set_ids, sets[0].affinity_seconds, ready, terminating, local, backends)
 
 
 def _frontends_by_set(live: LiveMaps) -> dict[int, _Frontends]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import compress
+from operator import ne
 
 from pyagent.datapath.decoded import decode_backend
-from pyagent.view.live import LiveMaps, backend_columns, words
+from pyagent.view.live import LiveMaps, chosen_counts, words
+from pyagent.view.service_table import ServiceRows
 from pyagent.view.terminal.sample import HookRuns, Sample
 
 KEPT = 60
@@ -20,6 +23,7 @@ class Activity:
         ports, backends: new connections per second by service-port id and by backend id; 0 is left out.
         refused: refusals per second by service-port id.
         known: two looks were taken, so that rates mean something.
+        services: rows of Services, which hardly differ from look to look.
     """
 
     def __init__(self) -> None:
@@ -27,6 +31,7 @@ class Activity:
         self.backends: dict[int, float] = {}
         self.refused: dict[int, float] = {}
         self.known = False
+        self.services = ServiceRows()
         self._histories: dict[int, array[float]] = {}
         self._chosen: list[int] = []
         self._refused: list[int] = []
@@ -38,7 +43,7 @@ class Activity:
 
     def follow(self, sample: Sample) -> None:
         """Take in the next look, which must hold `chosen`, `backends` and `refused`."""
-        chosen = backend_columns(sample.live).chosen
+        chosen = chosen_counts(sample.live)
         refused = words(sample.live.refused).tolist()
         seconds = sample.taken - self._taken
         if self._chosen and seconds > 0:
@@ -89,11 +94,12 @@ class Activity:
 def _per_second(before: Sequence[int], now: Sequence[int], seconds: float) -> dict[int, float]:
     """A counter that became less belongs to somebody new and began at 0."""
     padded = [*before, *[0] * (len(now) - len(before))]
-    return {
-        index: (count - old if count >= old else count) / seconds
-        for index, (old, count) in enumerate(zip(padded, now, strict=False))
-        if count != old and count
-    }
+    rates = {}
+    for index in compress(range(len(now)), map(ne, padded, now)):
+        old, count = padded[index], now[index]
+        if count:
+            rates[index] = (count - old if count >= old else count) / seconds
+    return rates
 
 
 def _by_owner(live: LiveMaps, rates: dict[int, float]) -> dict[int, float]:

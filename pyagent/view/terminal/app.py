@@ -147,13 +147,13 @@ class TopApp(RowActions, LookActions):
             self.interval,
             self.sampler.wait,
         )
-        base.query_one("#head", Static).update(header_text(frame, facts, self.marks, width))
-        base.query_one("#tabs", Static).update(tabs_text(frame, self.request, self.marks, width))
+        _write(base.query_one("#head", Static), header_text(frame, facts, self.marks, width))
+        _write(base.query_one("#tabs", Static), tabs_text(frame, self.request, self.marks, width))
         note = base.query_one("#note", Static)
         notes = [*frame.notes, *([frame.error] if frame.error else [])] if frame is not None else []
         note.set_class(not notes, "none")
-        note.update(Text("\n".join(notes)))
-        base.query_one("#keys", Static).update(keys_text(self.request, self.mouse, self.paused, width))
+        _write(note, Text("\n".join(notes)), layout=True)
+        _write(base.query_one("#keys", Static), keys_text(self.request, self.mouse, self.paused, width))
 
     def _tell_row(self) -> None:
         if not self.screen_stack:
@@ -161,7 +161,7 @@ class TopApp(RowActions, LookActions):
         base = self.screen_stack[0]
         row = self.row
         lines = VIEWS[self.request.view].detail(row, self.marks) if row is not None else []
-        base.query_one("#detail", Static).update(detail_text(lines, self.size.width - 4, self.marks))
+        _write(base.query_one("#detail", Static), detail_text(lines, self.size.width - 4, self.marks))
 
     # What is typed
 
@@ -203,3 +203,9 @@ class TopApp(RowActions, LookActions):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """The keys of the main screen are nobody's while another is open above it."""
         return action == "quit" or bool(self.screen.query(Prompt))  # there is none on a screen above
+
+
+def _write(line: Static, text: Text, layout: bool = False) -> None:
+    """Drawing what has not changed, and arranging widgets whose size is fixed, cost more than the rows."""
+    if line.content != text:
+        line.update(text, layout=layout)

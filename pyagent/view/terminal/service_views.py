@@ -19,7 +19,7 @@ from pyagent.view.connection_table import (
 )
 from pyagent.view.live import backend_columns
 from pyagent.view.names import is_service, service_port_names
-from pyagent.view.service_table import SERVICES, SERVICES_READ, port_title, service_name, service_rows
+from pyagent.view.service_table import SERVICES, SERVICES_READ, port_title, service_name
 from pyagent.view.socket_walk import pace_text
 from pyagent.view.tables import Column, Row
 from pyagent.view.terminal.activity import Activity
@@ -35,13 +35,14 @@ SHARE_WIDTH = 10
 
 
 def _service_rows(sample: Sample, activity: Activity, _request: Request) -> Found:
-    rows = service_rows(sample.live)
+    rows = activity.services.rows(sample.live)
     counts = _open_sockets(sample) if sample.walk.error is None else None
+    quiet = 0.0 if activity.known else None
     for row in rows:
         identifier = row["id"]
         row["service"] = f"{row['namespace']}/{port_title(row)}"
-        row["newPerSecond"] = activity.ports.get(identifier, 0.0) if activity.known else None
-        row["refusedPerSecond"] = activity.refused.get(identifier, 0.0) if activity.known else None
+        row["newPerSecond"] = activity.ports.get(identifier, quiet)
+        row["refusedPerSecond"] = activity.refused.get(identifier, quiet)
         row["live"] = counts.get(identifier, 0) if counts is not None else None
         row["history"] = activity.history(identifier)
     return Found(rows, _note(sample))
