@@ -44,7 +44,7 @@ class OutsideKeeper:
         self._hooked = hooked
         self._outside = outside
         self._choice = choice
-        self._own: frozenset[bytes] = frozenset()
+        self._own: frozenset[bytes] | None = None  # before the first plan nobody knows the uplinks
         self._swept_at = 0.0
         self._fault = ""
         self._flows = 0
@@ -71,10 +71,14 @@ class OutsideKeeper:
     def _patience(self) -> float:
         if self._choice.is_off:
             return IDLE_SECONDS
-        return LOOK_SECONDS if self._hooked() else SOON_SECONDS
+        return LOOK_SECONDS if self._may_begin() else SOON_SECONDS
+
+    def _may_begin(self) -> bool:
+        """Until the first plan, which says where the node's uplinks are, what is attached serves."""
+        return self._choice.is_off or (self._own is not None and self._hooked())
 
     def _look(self) -> None:
-        if not (self._choice.is_off or self._hooked()):
+        if not self._may_begin():
             return
         try:
             self._serve()
@@ -94,8 +98,8 @@ class OutsideKeeper:
     def _serve(self) -> None:
         wanted: Collection[Covered] = ()
         if not self._choice.is_off:
-            wanted = covered_devices(self._choice, devices(), self._own)
-            self._outside.load()
+            self._outside.load()  # compiles for seconds: devices and addresses are looked at after it
+            wanted = covered_devices(self._choice, devices(), self._own or frozenset())
         if tuple(wanted) == self._outside.covered and self._outside.is_whole():
             return
         for line in self._outside.cover(wanted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -120,6 +121,42 @@ def test_a_connection_lives_through_restarts_under_way(node: Node) -> None:
             assert talking.next() == "b1"
             node.start()
             assert talking.next() == "b1"
+
+
+def ip_commands(host: Host, *lines: str) -> None:
+    for line in lines:
+        host.do(partial(subprocess.run, ["ip", *line.split()], check=True))
+
+
+@pytest.fixture
+def no_default_route(lan: Lan) -> Iterator[None]:
+    """node-a's uplink is known by the Node's address alone, and there is a device to name besides."""
+    outwards = ("203.0.113.0/24 via 192.0.2.254", "default via 192.0.2.254")
+    ip_commands(lan.node_a, f"route add {outwards[0]}", "route del default", "-6 route del default")
+    ip_commands(lan.node_a, "link add named0 type veth peer name named1", "link set named0 up")
+    yield
+    ip_commands(lan.node_a, "link del named0", "-6 route add default via fd00:2::fe")
+    ip_commands(lan.node_a, f"route add {outwards[1]}", f"route del {outwards[0]}")
+
+
+@pytest.mark.usefixtures("no_default_route")
+def test_a_restart_leaves_no_gap_at_an_uplink_that_the_nodes_address_tells(node: Node) -> None:
+    node.put((node.lan.a1, "node-a"))
+    node.start()
+    node.wait_served()
+    assert who(node.lan) == "a1"
+    node.stop()
+    agent = node.start("--outside=auto,named0")
+    begun = "serving packets at named0"  # by then it has decided about all devices
+    answers = set()
+
+    def has_begun() -> bool:
+        answers.add(who(node.lan))
+        return begun in agent.log_tail()
+
+    assert wait_until(has_begun, PATIENCE), agent.log_tail()
+    assert answers == {"a1"}
+    assert "no longer serving" not in agent.log_tail()
 
 
 def test_switched_off_it_detaches_what_an_earlier_agent_attached(node: Node) -> None:
