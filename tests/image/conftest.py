@@ -98,8 +98,13 @@ class Node:
         self.name = ""
         self.process: Child | None = None
 
-    def start(self, options: Sequence[str]) -> None:
-        """Start the agent's container: read-only root, no way to the outside, the node's namespace."""
+    def start(self, options: Sequence[str], instead: Sequence[str] = ()) -> None:
+        """Start the agent's container: read-only root, no way to the outside, the node's namespace.
+
+        Args:
+            options: podman's.
+            instead: what runs in the agent's place, as a pod's `command`.
+        """
         self.name = f"kubesock-{self._sandbox.id}-{next(_numbers)}"
         where = [
             f"--name={self.name}",
@@ -114,7 +119,10 @@ class Node:
             f"--volume={self._manifests}:/manifests:ro",
             *options,
         ]
-        flags = ["--manifests=/manifests", "--node-name=n", "--cgroup=/run/kubesock/cgroup"]
+        flags = ["run", "--manifests=/manifests", "--node-name=n", "--cgroup=/run/kubesock/cgroup"]
+        if instead:
+            where.append(f"--entrypoint={instead[0]}")
+            flags = list(instead[1:])
         self.process = self._sandbox.spawn(
             [
                 *self._podman.command,
@@ -122,7 +130,6 @@ class Node:
                 *self._podman.run_options,
                 *where,
                 self._podman.image,
-                "run",
                 *flags,
             ],
             log=f"{self.name}.log",

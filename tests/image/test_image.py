@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import socket
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +13,16 @@ import pytest
 from tests.datapath.ground import endpoint_slice, service
 from tests.datapath.ground.asking import ask_tcp, ask_udp
 from tests.datapath.ground.cluster import InClient, SmallCluster
+from tests.datapath.ground.dialling import errno_of
 from tests.datapath.ground.manifests import Manifests
+from tests.datapath.ground.waiting import wait_for
 from tests.image.conftest import Node, Podman
 
 pytestmark = [pytest.mark.kernel, pytest.mark.long]
 
+ROOT = Path(__file__).resolve().parents[2]
+CLEANUP = ROOT / "deploy" / "kustomize" / "overlays" / "cleanup"
+UNSERVED = {"timeout", "ENETUNREACH", "EHOSTUNREACH"}
 FRONTEND = "10.96.0.1"
 PORTS = [("t", 80, "TCP"), ("u", 80, "UDP")]
 
@@ -71,6 +78,27 @@ def test_the_two_forms_follow_each_other_on_the_same_pins(
     node.start(LEAST)
     node.wait_ready()
     assert answering(in_client) == {"c"}
+
+
+def test_the_way_back_leaves_nothing_attached_and_nothing_pinned(
+    node: Node, manifests: Manifests, cluster: SmallCluster, in_client: InClient
+) -> None:
+    put_service(manifests, cluster, "a")
+    node.start(LEAST)
+    node.wait_ready()
+    assert answering(in_client) == {"a"}
+    node.stop()
+    rendered = runpy.run_path(str(ROOT / "build-aux" / "manifests.py"))["render"](CLEANUP)
+    (daemonset,) = [one for one in rendered if one["kind"] == "DaemonSet"]
+    (container,) = daemonset["spec"]["template"]["spec"]["containers"]
+    node.start(LEAST, instead=container["command"])
+    pins = node.bpffs / "kubesock"
+    wait_for(pins.exists, lambda there: not there, "every pin to go", patience=120)
+    assert not list(node.state.iterdir())
+    assert in_client(partial(errno_of, socket.create_connection, (FRONTEND, 80), 0.5)) in UNSERVED
+    assert node.process is not None
+    assert node.process.running  # and waits for its end
+    assert node.stop() == 0
 
 
 def test_the_runtimes_own_seccomp_profile_is_named_by_the_refusal(
