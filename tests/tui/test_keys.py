@@ -10,6 +10,7 @@ import pytest
 from textual import events
 
 from pyagent.model.failures import KubesockError, PinsMissing
+from pyagent.view.terminal.column_screen import ColumnsScreen
 from pyagent.view.terminal.frame import TABS
 from pyagent.view.terminal.keys import KEYS
 from pyagent.view.terminal.remembered import Remembered, remembered
@@ -143,6 +144,29 @@ async def test_s_picks_the_column_and_again_turns_round(screen: Driver) -> None:
     assert screen.app.request.sort == "ready"
     await screen.press("s", "escape")
     assert screen.app.request.sort == "ready"
+
+
+def test_columns_are_chosen_and_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "top.json"
+
+    async def choose() -> list[str]:
+        async with driven(MadeReader(), state_file=path) as screen:
+            headers = [one.column.header for one in screen.shown.columns]
+            await screen.press("c")
+            assert isinstance(screen.app.screen, ColumnsScreen)
+            await screen.press("enter", "down", "space", "down", "enter", "enter", "escape")
+            assert screen.table.shown_headers == [headers[0], *headers[3:]]
+            await screen.look()
+            assert screen.table.shown_headers == [headers[0], *headers[3:]]
+            return [one.column.field for one in screen.shown.columns]
+
+    async def look_again(fields: list[str]) -> None:
+        async with driven(MadeReader(), chosen=remembered(path)) as screen:
+            assert len(screen.table.shown_headers) == len(fields) - 2
+
+    fields = asyncio.run(choose())
+    assert remembered(path).hidden == {"services": fields[1:3]}
+    asyncio.run(look_again(fields))
 
 
 @on_screen()

@@ -93,7 +93,7 @@ class TopApp(RowActions, LookActions):
         if frame.request != self.request or not self.screen_stack:
             return  # made before somebody wished for another, or for none any more
         self.shown = frame
-        self.screen_stack[0].query_one(RowTable).show(frame, self.return_to)
+        self.show_rows(frame, self.return_to)
         self.return_to = None
         self.tell()
 

@@ -82,6 +82,11 @@ class TopBase(App[None]):
         """The row under the cursor."""
         return self.screen_stack[0].query_one(RowTable).row if self.current is not None else None
 
+    def show_rows(self, frame: Frame, row: Row | None = None) -> None:
+        """Put the rows of a frame on the screen, in the columns that the user wants."""
+        hidden = self.settings.chosen.hidden.get(frame.request.view, ())
+        self.screen_stack[0].query_one(RowTable).show(frame, row, hidden)
+
     def remember(self) -> None:
         """Keep the user's choices."""
         if self.settings.state_file is not None:

@@ -30,6 +30,7 @@ KEYS = (
     Key("escape", "Esc", "go_back", "back", "go back; with a filter set: take it away"),
     Key("slash", "/", "filter", "filter", "show matching rows: REGEX, !REGEX, -f LETTERS, -l FIELD=VALUE"),
     Key("s", "s", "sort", "sort", "pick the column to sort by, and the direction"),
+    Key("c", "c", "columns", "", "choose the columns of the view"),
     Key("e", "e", "explain", "explain", "where a dial of the row's Service goes from here, and why"),
     Key("y", "y", "copy", "copy", "copy the row's name; at once again: the whole row as JSON"),
     Key("x", "x", "raw", "", "in the view of a map: bytes, or what they mean"),

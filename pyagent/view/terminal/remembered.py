@@ -11,10 +11,11 @@ import msgspec
 
 
 class Remembered(msgspec.Struct):
-    """Choices of the user. `sort` is by view."""
+    """Choices of the user. `sort` and `hidden`, fields of columns, are by view."""
 
     theme: str = "kubesock"
     sort: dict[str, str] = {}
+    hidden: dict[str, list[str]] = {}
     mouse: bool = True
 
 

@@ -12,6 +12,7 @@ from pyagent.model.failures import KubesockError
 from pyagent.view.render import json_text
 from pyagent.view.tables import Row
 from pyagent.view.terminal.base import TopBase
+from pyagent.view.terminal.column_screen import ColumnsScreen
 from pyagent.view.terminal.frame import TABS, VIEWS
 from pyagent.view.terminal.layout import is_numeric
 from pyagent.view.terminal.row_table import RowTable, quick_sort
@@ -87,6 +88,22 @@ class RowActions(TopBase):
         if self.request.view != "map":  # each map has fields of its own
             self.settings.chosen.sort[self.request.view] = order
         self.ask(self.request._replace(sort=order))
+        self.remember()
+
+    def action_columns(self) -> None:
+        frame = self.current
+        if frame is None or len(frame.columns) < 2:
+            return
+        view = frame.request.view
+        hidden = self.settings.chosen.hidden.get(view, ())
+        self.push_screen(ColumnsScreen(frame.columns, hidden), lambda chosen: self._hide(view, chosen))
+
+    def _hide(self, view: str, hidden: list[str] | None) -> None:
+        if hidden is None:
+            return
+        self.settings.chosen.hidden[view] = hidden
+        if self.current is not None:
+            self.show_rows(self.current)
         self.remember()
 
     def action_copy(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -68,24 +68,31 @@ class RowTable(ScrollView, can_focus=True, inherit_bindings=False):
         """The row under the cursor."""
         return self._rows[self.cursor] if self.cursor < len(self._rows) else None
 
-    def show(self, frame: Frame, row: Row | None = None) -> None:
+    @property
+    def shown_headers(self) -> list[str]:
+        """Of the columns that are wanted, whether there is room for them or not."""
+        return [one.column.header for one in self._columns]
+
+    def show(self, frame: Frame, row: Row | None = None, hidden: Collection[str] = ()) -> None:
         """Replace all rows; the cursor follows its row.
 
         Args:
             row: where the cursor is to be instead.
+            hidden: fields of columns that are not wanted; the first column stays.
         """
         before = self._frame
         held = row or self.row
         same = before is not None and before.request[:2] == frame.request[:2]
-        self._frame, self._columns, self._rows = frame, frame.columns, frame.rows
-        headers = tuple(one.column.header for one in frame.columns)
+        columns = [one for i, one in enumerate(frame.columns) if not i or one.column.field not in hidden]
+        self._frame, self._columns, self._rows = frame, columns, frame.rows
+        headers = tuple(one.column.header for one in columns)
         if not same or self._measured != (frame.request[:2], headers):
             self._measured = frame.request[:2], headers
             self._widths = [len(header) for header in headers]
             self._right = [False] * len(headers)
         self._right = [
             right or (one.draw is None and is_numeric(frame.rows, one.column.field))
-            for one, right in zip(frame.columns, self._right, strict=True)
+            for one, right in zip(columns, self._right, strict=True)
         ]
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
         self._held = row is not None or (self._held and same)
