@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,6 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if unmet := item.get_closest_marker("unmet"):
         pytest.fail(f"CI is set, but this machine cannot run kernel tests; {unmet.args[0]}", pytrace=False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kube-binaries",
+        type=Path,
+        help="folder of kube-apiserver: the conformance tests' agents follow it instead of files",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,12 +11,20 @@ from pyagent.demo.sandbox import Sandbox, remove_leftovers
 from tests.conformance.ground.nodes import Cluster
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("kube_binaries") is None:
+        return
+    for item in items:
+        if only := item.get_closest_marker("files_only"):
+            item.add_marker(pytest.mark.skip(reason=f"with a real API server: {only.args[0]}"))
+
+
 @pytest.fixture(scope="session")
-def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def two_nodes(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Cluster]:
     remove_leftovers("test")
     folder: Path = tmp_path_factory.mktemp("conformance")
     with Sandbox.create("test") as sandbox:
-        cluster = Cluster(sandbox, folder)
+        cluster = Cluster(sandbox, folder, pytestconfig.getoption("kube_binaries"))
         yield cluster
         cluster.close()
 

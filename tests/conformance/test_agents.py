@@ -68,6 +68,7 @@ def test_services_and_connections_outlive_a_restart_of_the_agent(
     assert client.do(talk_kept, "long") == before
 
 
+@pytest.mark.files_only("the outage is of a folder")
 def test_services_outlive_an_outage_of_their_source_and_new_ones_follow_after_it(cluster: Cluster) -> None:
     cluster.put(service("web", WEB), slices("web", cluster["a1"]))
     folder = cluster.manifests.folder
@@ -82,6 +83,7 @@ def test_services_outlive_an_outage_of_their_source_and_new_ones_follow_after_it
     assert cluster.everyone(OTHER) == {"a2"}
 
 
+@pytest.mark.files_only("the outage is of a folder")
 def test_an_agent_that_starts_without_its_source_takes_nothing_away(cluster: Cluster) -> None:
     cluster.put(service("web", WEB), slices("web", cluster["a1"], cluster["a2"]))
     cluster.stop_agent("node-1")
@@ -129,7 +131,15 @@ def test_the_pages_of_kube_proxy_are_served(cluster: Cluster) -> None:
         assert json.loads(body)["kubeproxy.config.k8s.io"]["kind"] == "KubeProxyConfiguration"
 
 
-@pytest.mark.parametrize("sign", ["taint", "deletion"])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "taint",
+        pytest.param(
+            "deletion", marks=pytest.mark.files_only("a deletion without finalizers is over at once")
+        ),
+    ],
+)
 def test_healthz_drains_a_node_on_its_way_out(cluster: Cluster, sign: str) -> None:
     cluster.put(service("web", WEB), slices("web", cluster["a1"]))
     changed: Object = {
@@ -270,6 +280,7 @@ def test_node_ports_and_health_checks_follow_the_external_policy(cluster: Cluste
             assert answer.seen_client[0] in client.pod
 
 
+@pytest.mark.files_only("it takes no bad object")
 def test_a_bad_object_is_reported_and_stops_nothing_else(cluster: Cluster) -> None:
     bad = service("bad", OTHER, [Port("tcp", 99_999, "TCP")])
     pieces = slices("web", cluster["a1"], cluster["a2"])

@@ -55,6 +55,7 @@ def test_a_node_port_is_reached_on_the_loopback_of_the_node_alone(cluster: Clust
         assert cluster.place(pod).who(LOOPBACK, 30080, TCP) == NOBODY, "a pod's loopback is its own"
 
 
+@pytest.mark.files_only("its allocator gives a nodePort to one Service")
 def test_a_node_port_serves_tcp_and_udp_by_one_number(cluster: Cluster) -> None:
     cluster.put(
         service("web", WEB, [Port("tcp", 80, "TCP", 30080)]),
@@ -111,6 +112,7 @@ def test_the_type_changes_between_external_name_and_a_served_one(cluster: Cluste
                 assert cluster.everyone(cluster[node], node_port, ways=TCP) == seen
 
 
+@pytest.mark.files_only("it keeps the nodePort that it gave")
 def test_the_type_changes_between_cluster_ip_node_port_and_load_balancer(cluster: Cluster) -> None:
     endpoints = slices("web", cluster["a1"], cluster["a2"])
     plain, with_node_port = service("web", WEB), service("web", WEB, both(80, node_port=30080))

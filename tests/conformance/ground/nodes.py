@@ -25,6 +25,7 @@ from pyagent.demo.links import Attachment
 from pyagent.demo.sandbox import Sandbox
 from tests.conformance.ground.clients import Place, can_connect
 from tests.conformance.ground.objects import NAMESPACE, Address, Object, Pod, service
+from tests.conformance.ground.real_server import RealServer
 from tests.datapath.ground.manifests import Manifests, node, service_cidr
 from tests.datapath.ground.manifests import Port as NamedPort
 
@@ -43,7 +44,11 @@ _SETTLE_SECONDS = 20.0
 class Cluster:
     """The whole of it. `put` says what Services there are; places say what clients see then."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+    def __init__(self, sandbox: Sandbox, folder: Path, kube_binaries: Path | None = None) -> None:
+        """
+        Args:
+            kube_binaries: with them agents follow a real API server, else the manifests directory.
+        """
         self.sandbox = sandbox
         self.manifests = Manifests(folder / "manifests")
         self._switch = sandbox.new_namespace("switch")
@@ -56,6 +61,11 @@ class Cluster:
         self._connect(self.pods.values())
         for pod in self.pods.values():
             self._start_server(pod)
+        self._server: RealServer | None = None
+        if kube_binaries is not None:
+            self._server = RealServer(
+                sandbox, folder, self._switch, kube_binaries, SERVICE_RANGES, routes=POD_NETWORKS
+            )
         self._places: dict[str, Place] = {}
         self._revisions = itertools.count(1)
         self.describe_nodes()
@@ -98,7 +108,7 @@ class Cluster:
             labels = {"topology.kubernetes.io/zone": zone} if zone else {}
             pod = self.pods[name]
             objects.append({**node(name, [pod.ipv4, pod.ipv6], labels), **(changed or {}).get(name, {})})
-        self.manifests.write("cluster", objects)
+        self._tell("cluster", objects)
 
     @contextlib.contextmanager
     def agents_with(self, *arguments: str) -> Iterator[None]:
@@ -145,7 +155,7 @@ class Cluster:
         The file with that Service sorts behind the other, and is written after it.
         """
         port = next(self._revisions)
-        self.manifests.write("scenario", objects)
+        self._tell("scenario", objects)
         ports: tuple[NamedPort, ...] = (("", port, "UDP"),)
         marker = service("revision", _REVISION, [])
         marker["spec"]["ports"] = [{"port": port, "protocol": "UDP"} for _, port, _ in ports]
@@ -162,8 +172,14 @@ class Cluster:
             "endpoints": [{"addresses": [self.pods["a3"].ipv4]}],
             "ports": [{"name": "", "port": 9, "protocol": "UDP"}],
         }
-        self.manifests.write("then-revision", [marker, slice_])
+        self._tell("then-revision", [marker, slice_])
         return port
+
+    def _tell(self, name: str, objects: Iterable[Object]) -> None:
+        if self._server is None:
+            self.manifests.write(name, objects)
+        else:
+            self._server.write(name, objects)
 
     def _await(self, name: str, port: int) -> None:
         host = self.place(name)
@@ -201,7 +217,7 @@ class Cluster:
     def _start_agent(self, name: str, *arguments: str) -> Agent:
         return Agent(
             self.sandbox,
-            ("--manifests", str(self.manifests.folder)),
+            ("--manifests", str(self.manifests.folder)) if self._server is None else self._server.source,
             node_name=name,
             cgroup=self.sandbox.new_cgroup(name),
             bpffs=self.sandbox.bpffs / name,
