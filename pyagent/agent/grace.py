@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
 
 from pyagent.datapath.held import Freed
 from pyagent.kernel.grace import GracePeriod
+
+log = logging.getLogger(__name__)
+AGAIN_SECONDS = 1.0
 
 
 class GraceKeeper:
@@ -17,12 +21,14 @@ class GraceKeeper:
         self._period = period
         self._ended = ended
         self._freed: queue.SimpleQueue[Freed | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="grace-period", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
+        self._stopping.set()
         self._freed.put(None)
         self._thread.join(timeout=2)
 
@@ -36,5 +42,18 @@ class GraceKeeper:
                 batch.append(self._freed.get())
             if None in batch:
                 return
-            self._period.wait()
+            if not self._waited():
+                return
             self._ended(tuple(f for f in batch if f is not None))
+
+    def _waited(self) -> bool:
+        """Whether a grace period ended; False to stop. Without this thread no room would ever return."""
+        while not self._stopping.is_set():
+            try:
+                self._period.wait()
+            except OSError as error:
+                log.warning("no grace period, tried again in %g s: %s", AGAIN_SECONDS, error)
+                self._stopping.wait(AGAIN_SECONDS)
+            else:
+                return True
+        return False

@@ -116,6 +116,11 @@ class Growth:
         if ready.larger is None:
             self._not_before = self._clock() + RETRY_SECONDS
             return False
-        self._datapath.grow(ready.larger)
+        try:
+            self._datapath.grow(ready.larger)
+        except (KubesockError, OSError) as error:
+            log.error("larger maps are not used, tried again in %.0f s: %s", RETRY_SECONDS, error)
+            self._not_before = self._clock() + RETRY_SECONDS
+            return False
         log.info("the larger maps are in use")
         return True

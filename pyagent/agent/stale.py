@@ -29,6 +29,7 @@ from pyagent.model.failures import KubesockError
 from pyagent.model.service import ServicePortKey
 
 log = logging.getLogger(__name__)
+AGAIN_SECONDS = 5.0
 PASS_SECONDS = 0.25
 """At most one walk over the sockets in this time."""
 
@@ -177,8 +178,13 @@ class Reaper:
             self._wake.clear()
             if self._stopping.is_set():
                 return
-            self._walk(link)
-            time.sleep(PASS_SECONDS)
+            try:
+                self._walk(link)
+            except (KubesockError, OSError) as error:  # no descriptor now: this thread must outlive it
+                log.warning("sockets were not looked at, tried again in %g s: %s", AGAIN_SECONDS, error)
+                self._wake.set()
+                self._stopping.wait(AGAIN_SECONDS)
+            self._stopping.wait(PASS_SECONDS)
 
     def _walk(self, link: int | None) -> None:
         with self._lock:

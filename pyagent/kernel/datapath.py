@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import struct
 import subprocess
 import time
@@ -31,7 +30,7 @@ from pyagent.kernel.links import (
 )
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_copy import copy_contents, copy_late
-from pyagent.kernel.map_pins import FOLLOWING, pin_again, point_to, target
+from pyagent.kernel.map_pins import FOLLOWING, clear, pin_again, point_to, target
 from pyagent.kernel.map_readings import used
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
@@ -40,7 +39,7 @@ from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.readers import Readers
 from pyagent.kernel.sockets import netns_cookie
 from pyagent.kernel.tc_links import detach_all
-from pyagent.model.failures import LayoutMismatch, PinsMissing, UsageError
+from pyagent.model.failures import KubesockError, LayoutMismatch, PinsMissing, UsageError
 
 LINKS = "links"
 
@@ -229,23 +228,45 @@ class Datapath:
 
         Between the copy and the last hook's switch, new affinity entries and a few counts may be lost; new
         flows are not.
+
+        Raises:
+            KubesockError, OSError: a hook cannot be attached now; the maps that were in use are so still.
         """
         with self.outside.maps_in_use():
-            copy_contents(self.maps, larger.maps)
             self._store_meta(program_tag=0)
-            self.links.point_to(larger.programs)
+            try:
+                copy_contents(self.maps, larger.maps)
+                self.links.point_to(larger.programs)
+            except (KubesockError, OSError):
+                self._discard(larger)
+                raise
             old_programs, self._programs = self._programs, larger.programs
             self.outside.exchange(larger.packets)
-            copy_late("flows", self.maps, larger.maps)
+            try:
+                copy_late("flows", self.maps, larger.maps)
+            except (KubesockError, OSError) as error:
+                log.error("connections from outside that just began choose a backend anew: %s", error)
             self.unit = larger.unit
             self.capacities = capacities_of(larger.maps)
             self.maps.become(larger.maps)
-        if self._connections is not None:
-            connections.pin(self._connections, self.maps.folder)
         self._store_meta(self.unit.tag)
-        self._use(self.maps.folder)
+        try:
+            if self._connections is not None:
+                connections.pin(self._connections, self.maps.folder)
+            self._use(self.maps.folder)
+        except OSError as error:
+            log.warning("larger maps are in use, not all are pinned, the next repair does it: %s", error)
         for fd in old_programs.values():
             os.close(fd)
+
+    def _discard(self, larger: Larger) -> None:
+        with contextlib.suppress(KubesockError, OSError):  # the next repair tries it again, and tells
+            self.links.point_to(self._programs)
+        for fd in (*larger.programs.values(), *larger.packets.values()):
+            os.close(fd)
+        larger.maps.close()
+        self._remove_sets_but({self.maps.folder.name})
+        self._store_meta(self.unit.tag)
 
     def adopt_programs(self) -> bool:
         """Hold the programs that the links run, for repairs without a compiler.
@@ -271,7 +292,7 @@ class Datapath:
     def _remove_sets_but(self, kept: set[str]) -> None:
         for folder in self.bpffs.glob("v*-*"):
             if folder.name not in kept:
-                shutil.rmtree(folder)
+                clear(folder)
 
     def store_node(self, features: int, source_ports: tuple[int, int]) -> None:
         """Tell the programs which network namespace is the node's, and which features are on.
@@ -391,9 +412,15 @@ def pins(bpffs: Path) -> list[Path]:
             found.append(path)
         elif path.is_dir():
             # Forward hooks go first: no call may be translated whose way back is gone.
-            found += sorted(path.iterdir(), key=lambda p: not p.name.startswith(("connect", "sendmsg")))
+            found += sorted(path.rglob("*"), key=_removal)
+            found.append(path)
+        elif path.exists():
             found.append(path)
     return found
+
+
+def _removal(path: Path) -> tuple[int, bool]:
+    return -len(path.parts), not path.name.startswith(("connect", "sendmsg"))
 
 
 def cleanup(bpffs: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pyagent.datapath.layout import Hook
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.features import PROGRAM_SOCK_ADDR, explain_errno
+from pyagent.kernel.map_pins import clear, make_folder
 from pyagent.model.failures import KernelRefused, NoPermission
 
 ATTACH_TYPE: dict[Hook, int] = {
@@ -63,10 +64,12 @@ class Links:
         Returns:
             The hooks that were found.
         """
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(self._folder)
         wanted = cgroup_id(self._cgroup)
         for hook in ATTACH_TYPE:
             pin = self._folder / program_name(hook)
+            if pin.is_symlink() or pin.is_dir():
+                clear(pin)
             try:
                 fd = bpf.obj_get(str(pin))
             except FileNotFoundError:
@@ -117,8 +120,8 @@ class Links:
         if self._is_pinned(hook):
             return
         pin = self._folder / program_name(hook)
-        pin.unlink(missing_ok=True)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
+        clear(pin)
         bpf.obj_pin(self._fds[hook], str(pin))
 
     def _is_pinned(self, hook: Hook) -> bool:
@@ -134,7 +137,7 @@ class Links:
 
     def detach(self, hook: Hook) -> None:
         """Take one hook away: pin and link."""
-        (self._folder / program_name(hook)).unlink(missing_ok=True)
+        clear(self._folder / program_name(hook))
         fd = self._fds.pop(hook, None)
         if fd is not None:
             os.close(fd)

@@ -105,16 +105,22 @@ class Unit:
             "maps": [*self._maps.specs, *(f"earlier_{name}" for name in self._earlier)],
             "parent": os.getpid(),
         }
-        child = subprocess.run(
-            [sys.executable, "-m", "pyagent.kernel.compile"],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            timeout=COMPILE_SECONDS,
-            check=False,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        )
+        try:
+            child = subprocess.run(
+                [sys.executable, "-m", "pyagent.kernel.compile"],
+                input=json.dumps(job),
+                capture_output=True,
+                text=True,
+                timeout=COMPILE_SECONDS,
+                check=False,
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            )
+        except subprocess.TimeoutExpired:
+            raise KernelRefused(
+                f"compile {self.name}: the compiler took more than {COMPILE_SECONDS:g} s and was ended;"
+                " has the agent enough CPU time?"
+            ) from None
         try:
             answer = json.loads(child.stdout)
         except ValueError:

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.map_set import MapSet
 
 FOLLOWING = "next"
+
+
+def clear(path: Path) -> None:
+    """Make a place free, whatever is there: a pin, a file, a link (which is not followed), a folder.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Have a folder there, in place of what else there may be.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if path.is_symlink() or not path.is_dir():
+        clear(path)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def pin_again(maps: MapSet) -> list[str]:
@@ -19,10 +43,10 @@ def pin_again(maps: MapSet) -> list[str]:
     """
     lost = [name for name in maps.specs if not _is_pinned(maps, name)]
     if lost:
-        maps.folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(maps.folder)
     for name in lost:
         path = maps.folder / name
-        path.unlink(missing_ok=True)
+        clear(path)
         bpf.obj_pin(maps.fd(name), str(path))
         path.chmod(0o600)
     return lost
@@ -44,7 +68,9 @@ def point_to(link: Path, name: str) -> bool:
     if link.is_symlink() and str(link.readlink()) == name:
         return False
     following = link.with_name(FOLLOWING)
-    following.unlink(missing_ok=True)
+    clear(following)
+    if not link.is_symlink():
+        clear(link)
     following.symlink_to(name)
     following.replace(link)
     return True

@@ -457,6 +457,8 @@ def _open(path: Path, writable: bool, wanted: MapSpec) -> tuple[int, bool]:
     # mmap(MAP_SHARED) is refused through a read-only fd, even for reading (mm/mmap.c clears VM_SHARED).
     needs_write = bool(wanted.flags & MapFlag.MMAPABLE) or wanted.type is MapType.SK_STORAGE
     try:
+        if path.is_symlink() or path.is_dir():
+            raise PinsMissing(f"{path}: no pin, but a link or a folder; restart the agent")
         if writable:
             return bpf.obj_get(str(path)), False
         if needs_write:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import struct
 import threading
@@ -16,6 +17,9 @@ from pyagent.kernel.map_set import MapSet
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.tc_links import KIND, Place, Point, TcLinks
 from pyagent.model.device import Covered
+from pyagent.model.failures import KubesockError
+
+log = logging.getLogger(__name__)
 
 FOLDER = "outside"
 """Where links and filters are pinned, below `--bpffs`."""
@@ -78,7 +82,11 @@ class Outside:
         """Run these, which are on the maps that took the place of ours, wherever ours run."""
         if programs:
             self.use(programs)
-            self.cover(self._covered)
+            try:
+                self.cover(self._covered)
+            except (KubesockError, OSError) as error:
+                log.error("packets from outside go by the earlier maps, tried again soon: %s", error)
+                self._covered = ()  # not as wanted: who looks after them covers them again
 
     def is_whole(self) -> bool:
         """Whether everything runs where it should, and nowhere else."""

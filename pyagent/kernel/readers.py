@@ -58,7 +58,7 @@ class Readers:
             path.chmod(mode)
 
 
-_OURS = re.compile(r"links|current|earlier|next|v[0-9]+-[0-9]+")
+_OURS = re.compile(r"links|outside|current|earlier|next|v[0-9]+-[0-9]+")
 
 
 def _is_ours_alone(bpffs: Path) -> bool:

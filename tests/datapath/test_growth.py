@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pyagent.agent.growth import Growth, LargerReady
 from pyagent.datapath.layout import Capacities, Hook, map_specs
 from pyagent.datapath.writes import Put, Store
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_copy import copy_contents, copy_late
 from pyagent.kernel.map_set import MapSet
+from pyagent.model.failures import KernelRefused
 from tests.datapath.ground.hooks import SMALL as GROUND
 from tests.datapath.ground.hooks import Hooks
 
@@ -18,6 +20,10 @@ pytestmark = pytest.mark.kernel
 
 SMALL = Capacities(frontends=64, sets=64, slots=512, backends=64, service_ports=64, event_bytes=4096)
 LARGE = SMALL._replace(frontends=128, sets=128, slots=1024, backends=128)
+
+
+class Killed(BaseException):
+    """Nothing after it is done, as after SIGKILL."""
 
 
 def test_a_larger_set_holds_the_same_at_the_same_places(bpffs: Path) -> None:
@@ -89,11 +95,11 @@ def test_an_agent_killed_while_hooks_are_exchanged_is_followed_by_one_that_attac
 
     def point_until_killed(hook: Hook, program: int) -> None:
         if hook is Hook.SENDMSG6:
-            raise InterruptedError
+            raise Killed
         point(hook, program)
 
     monkeypatch.setattr(killed.links, "_point", point_until_killed)
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Killed):
         killed.grow(larger)
     left = {state.hook: state.program_id for state in killed.link_states()}
     killed.close()
@@ -111,3 +117,35 @@ def test_an_agent_killed_while_hooks_are_exchanged_is_followed_by_one_that_attac
         assert len(list(bpffs.glob("v*-*"))) == 1
     finally:
         following.close()
+
+
+def test_where_hooks_cannot_be_exchanged_the_agent_goes_on_with_the_maps_it_has(
+    hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datapath = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    datapath.open()
+    try:
+        datapath.load_programs()
+        datapath.attach()
+        before = {state.hook: state.program_id for state in datapath.link_states()}
+        folder, wanted = datapath.maps.folder, GROUND._replace(frontends=2 * GROUND.frontends)
+        growth = Growth(datapath, lambda _event: None, lambda: 0.0)
+        larger = datapath.larger(wanted)
+        point = datapath.links._point
+
+        def point_or_be_refused(hook: Hook, program: int) -> None:
+            if hook is Hook.SENDMSG6 and program in larger.programs.values():
+                raise KernelRefused("the cgroup is gone")
+            point(hook, program)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(datapath.links, "_point", point_or_be_refused)
+            assert not growth.switch(LargerReady(larger))
+        assert {state.hook: state.program_id for state in datapath.link_states()} == before
+        assert list(bpffs.glob("v*-*")) == [folder]
+        assert datapath.keeps_programs, "the next start need not load any"
+        assert datapath.repair() == []
+        assert growth.switch(LargerReady(datapath.larger(wanted)))
+        assert datapath.capacities == wanted
+    finally:
+        datapath.close()

@@ -98,6 +98,9 @@ def test_a_group_may_read_and_can_change_nothing(
     serve(cluster, manifests)
     agent = start_agent(manifests.folder, state_dir=state_dir, arguments=(f"--readers-group={GROUP}",))
     current = agent.bpffs / (agent.bpffs / "current").readlink()
+    wait_for(lambda: (agent.bpffs / "outside").exists(), bool, "packets from outside are served")
+    agent.bpffs.chmod(0o700)  # as an agent without a group left it
+    wait_for(lambda: agent.bpffs.stat().st_mode & 0o777, lambda mode: mode == 0o710, "a way for the group")
     wait_for(lambda: (current / "sets").stat().st_gid, lambda gid: gid == GROUP, "the group")
     for verb in ("services", "backends"):
         code, out, err = as_somebody(GROUP, verb, "-A", "-o", "json", f"--bpffs={agent.bpffs}")
