@@ -32,7 +32,7 @@ kernel-test: setup ## the tests on the real kernel, in namespaces and below a cg
 	@$(BIN)/python -m pytest -m 'kernel and not long'
 
 reliability: setup ## the long tests behind docs/reliability.md, which print its figures (root, some minutes each)
-	@$(BIN)/python -m pytest -s -m long -o faulthandler_timeout=0 tests/reliability
+	@$(BIN)/python -m pytest -s -m long -o faulthandler_timeout=0 tests/reliability tests/outside
 
 format: setup ## bring Python and C into shape
 	@$(BIN)/ruff check --quiet --fix-only

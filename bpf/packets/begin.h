@@ -3,7 +3,7 @@
 #ifndef KUBESOCK_BEGIN_H
 #define KUBESOCK_BEGIN_H
 
-#define PORT_ATTEMPTS 16
+#define PORT_ATTEMPTS 64
 #define HIGH_PORTS 0xc000
 
 static __always_inline struct outside_device *device_of(u32 index)
@@ -68,16 +68,23 @@ static __always_inline enum outcome choose(const struct block *block, const stru
 	enum outcome outcome = OUTCOME_TRANSLATED;
 	struct affinity_key client;
 	struct affinity *entry;
+	u64 word = 0;
 
 	if (!affinity_seconds(block))
 		return choose_slot(block, slot, choice) ? outcome : OUTCOME_REFUSED_UNSTABLE;
 	client = affinity_key(block, *(u64 *)&source->word[0], *(u64 *)&source->word[2]);
 	entry = affinity_of(&client, block);
-	if (entry && find_slot(block, READ_WORD(&entry->backend), &entry->slot)) {
+	if (entry)
+		word = READ_WORD(&entry->backend);
+	choice->previous = word;
+	/* The hint is shared with other CPUs: only the word that was found there may be taken. */
+	if (entry && find_slot(block, word, &entry->slot)) {
 		slot = *(volatile u32 *)&entry->slot;
 		outcome = OUTCOME_TRANSLATED_BY_AFFINITY;
+	} else {
+		word = slot_word(block->first + slot);
 	}
-	if (!choose_slot(block, slot, choice))
+	if (!take(block, word, slot, choice))
 		return OUTCOME_REFUSED_UNSTABLE;
 	if (outcome == OUTCOME_TRANSLATED_BY_AFFINITY)
 		renew_affinity(entry);

@@ -110,8 +110,8 @@ static __always_inline int translate_ipv4_error(struct __sk_buff *skb, struct pa
 	else
 		new.destination = flow->addr.word[3];
 	/* Its checksum changes by what the address does, so that the whole adds up as before (RFC 1624). */
-	new.check = ~folded((u16)~old.check +
-			    bpf_csum_diff((void *)&old.source, 8, (void *)&new.source, 8, 0));
+	new.check = ~folded(
+		bpf_csum_diff((void *)&old.source, 8, (void *)&new.source, 8, (u16)~old.check));
 	if (!put_quote(skb, packet, at, &old, &new, sizeof(old)) ||
 	    !put_quoted_ports(skb, packet, at + size, &ports, flow, at_ingress) ||
 	    !put_outer(skb, packet, flow, at_ingress, 0))

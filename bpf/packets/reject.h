@@ -137,11 +137,14 @@ static __always_inline bool is_plain(const struct packet *packet)
 static __always_inline int reset(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct tcp_header old, answer = {};
-	u32 sum, check = packet->transport + TCP_CHECK;
+	u32 sum, header, check = packet->transport + TCP_CHECK;
 
 	if (packet->tcp_flags & TCP_RST || !is_plain(packet) || packet->fragment)
 		return DROP;
 	if (bpf_skb_load_bytes(skb, packet->transport, &old, sizeof(old)))
+		return DROP;
+	header = (old.offset >> 4) * 4;
+	if (header < sizeof(old) || header > packet->length)
 		return DROP;
 	answer.source = old.destination;
 	answer.destination = old.source;
@@ -150,8 +153,8 @@ static __always_inline int reset(struct __sk_buff *skb, const struct packet *pac
 	if (old.flags & TCP_ACK) {
 		answer.sequence = old.acknowledgement;
 	} else {
-		u32 used = packet->length - (old.offset >> 4) * 4 + !!(old.flags & TCP_SYN) +
-			   !!(old.flags & TCP_FIN);
+		u32 used =
+			packet->length - header + !!(old.flags & TCP_SYN) + !!(old.flags & TCP_FIN);
 
 		answer.flags |= TCP_ACK;
 		answer.acknowledgement = HOST_32(HOST_32(old.sequence) + used);

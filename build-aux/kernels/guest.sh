@@ -17,6 +17,6 @@ mount --bind /lib/modules $root/usr/lib/modules
 mount -t tmpfs none $root/run
 mount -t tmpfs none $root/tmp
 # Before they are asked for: loading them by themselves would start modprobe on the slow file system.
-modprobe -a veth bridge tcp_diag udp_diag inet_diag 2>/dev/null || true
+modprobe -a veth bridge 8021q sch_ingress cls_bpf tcp_diag udp_diag inet_diag 2>/dev/null || true
 exec chroot $root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PYTHONDONTWRITEBYTECODE=1 \
 	bash -c 'cd "$1" && shift && exec "$@"' - "$directory" "$@"

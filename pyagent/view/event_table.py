@@ -41,6 +41,9 @@ AGENT_EVENTS = (CHANGE, SOCKET_ENDED, NOTICE)
 EVENT_NAMES = (*_GROUPS, *AGENT_EVENTS, "all")
 """What `--event` takes."""
 
+OUTSIDE = "outside"
+"""Hook and network namespace of packets."""
+
 _WHY = {
     Outcome.TRANSLATED_BY_AFFINITY: "stays by session affinity",
     Outcome.TRANSLATED_SAME_SOCKET: "a further datagram of the socket",
@@ -51,6 +54,8 @@ _WHY = {
     Outcome.REFUSED_SOURCE_RANGE: "the client is outside loadBalancerSourceRanges",
     Outcome.REFUSED_UNKNOWN_SOURCE: "the client's address was not known yet: a second try is decided by it",
     Outcome.REFUSED_UNSTABLE: "the maps contradict themselves",
+    Outcome.REFUSED_NO_SOURCE_PORT: "no port is left for the packet; see --outside-source-ports",
+    Outcome.PASSED_UNKNOWN_FLOW: "the connection began elsewhere",
     Outcome.PASSED_OTHER_PROXY: "another proxy serves it",
     Outcome.PASSED_BOUND_TO_LOOPBACK: "the socket is bound to loopback, and no backend is on this host",
     Outcome.PASSED_OPTED_OUT: "the workload is opted out",
@@ -151,14 +156,16 @@ class EventRows:
     def _dial(self, event: Event, booted: float) -> Row:
         outcome = Outcome(event.outcome) if event.outcome in _KNOWN else None
         port = self._names.port(event.service_port) if event.service_port else None
-        number = ERRNO_OF.get(outcome) if outcome is not None else None
+        # Whoever sent a packet made no call here that an errno could end.
+        outside = event.hook == OUTSIDE_HOOK
+        number = ERRNO_OF.get(outcome) if outcome is not None and not outside else None
         previous = self._previous(event.previous) if event.previous >> 32 != event.backend_id else ""
         return {
             **EMPTY,
             "time": time_text(booted + event.time / 1e9),
             "event": outcome.label if outcome is not None else str(event.outcome),
-            "pod": self._names.pod(event.cgroup, event.netns, event.pid),
-            "netns": self._names.netns(event.netns, event.pid),
+            "pod": "" if outside else self._names.pod(event.cgroup, event.netns, event.pid),
+            "netns": OUTSIDE if outside else self._names.netns(event.netns, event.pid),
             "pid": event.pid,
             "command": event.comm,
             **self._service(event, port),
@@ -173,7 +180,11 @@ class EventRows:
             else _WHY.get(outcome, "")
             if outcome is not None
             else "",
-            "hook": Hook(event.hook).name.lower() if event.hook in _HOOKS else _hook_text(event.hook),
+            "hook": Hook(event.hook).name.lower()
+            if event.hook in _HOOKS
+            else OUTSIDE
+            if outside
+            else str(event.hook),
             "cookie": event.socket,
         }
 
@@ -338,7 +349,3 @@ def of_client(row: Row, wanted: str) -> bool:
     """Whether `wanted`, [NAMESPACE/]NAME or a network namespace's name, made the call."""
     pod: str = row["pod"]
     return bool(wanted) and wanted in (pod, pod.partition("/")[2], row["netns"])
-
-
-def _hook_text(hook: int) -> str:
-    return "outside" if hook == OUTSIDE_HOOK else str(hook)

@@ -137,15 +137,16 @@ def address_of_link(name: str = "eth0") -> bytes:
         return sock.getsockname()[4]  # type: ignore[no-any-return]
 
 
-def inject(device: str, to: bytes, packets: Sequence[bytes]) -> None:
-    """Send IP packets as they are, in frames to a hardware address."""
+def inject(device: str, to: bytes, packets: Sequence[bytes], tag: int | None = None) -> None:
+    """Send IP packets as they are, in frames to a hardware address. `tag`: as in IEEE 802.1Q."""
+    tagged = b"" if tag is None else struct.pack("!HH", 0x8100, tag)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind((device, 0))
         own = sock.getsockname()[4]
         for packet in packets:
             kind = 0x86DD if packet and packet[0] >> 4 == 6 else 0x0800
             with contextlib.suppress(OSError):
-                sock.send((to + own + struct.pack("!H", kind) + packet).ljust(60, b"\0"))
+                sock.send((to + own + tagged + struct.pack("!H", kind) + packet).ljust(60, b"\0"))
 
 
 def exchange(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -104,23 +105,45 @@ def test_an_agent_serves_its_uplinks_by_itself_and_leaves_nothing_after_cleanup(
     assert who(node.lan) == "ConnectionRefusedError"
 
 
-def test_a_connection_lives_through_restarts_under_way(node: Node) -> None:
+def test_no_connection_is_lost_while_the_agent_restarts_under_load(node: Node) -> None:
+    """Ones that are open stay open, and new ones are dialled without a pause all the time."""
     node.put((node.lan.b1, "node-b"))
     node.start()
     node.wait_served()
+    address = node.lan.node_a.ipv4
+    stopping = threading.Event()
+    dialled: list[str] = []
+
+    def dial() -> None:
+        while not stopping.is_set():
+            try:
+                dialled.append(ask_tcp(address, NODE_PORT).pod)
+            except OSError as error:
+                dialled.append(repr(error))
 
     def talk() -> Iterator[str]:
-        with socket.create_connection((node.lan.node_a.ipv4, NODE_PORT), timeout=10) as sock:
-            while True:
+        with socket.create_connection((address, NODE_PORT), timeout=10) as sock:
+            threads = [threading.Thread(target=dial, daemon=True) for _ in range(2)]
+            yield tcp_reply_on(sock).pod
+            for thread in threads:
+                thread.start()
+            for _ in range(4):
                 yield tcp_reply_on(sock).pod
+            stopping.set()
+            for thread in threads:
+                thread.join()
+        yield f"{len(dialled) > 0} {set(dialled)}"
 
     with in_steps(InClient(node.lan.client.netns, None), talk) as talking:
+        assert (talking.next(), talking.next()) == ("b1", "b1")
+        node.stop()
         assert talking.next() == "b1"
-        for _ in range(2):
-            node.stop()
-            assert talking.next() == "b1"
-            node.start()
-            assert talking.next() == "b1"
+        node.start()
+        assert talking.next() == "b1"
+        node.stop()
+        node.start()
+        assert talking.next() == "b1"
+        assert talking.next() == "True {'b1'}"
 
 
 def ip_commands(host: Host, *lines: str) -> None:
@@ -159,6 +182,7 @@ def test_a_restart_leaves_no_gap_at_an_uplink_that_the_nodes_address_tells(node:
     assert "no longer serving" not in agent.log_tail()
 
 
+@pytest.mark.long
 def test_switched_off_it_detaches_what_an_earlier_agent_attached(node: Node) -> None:
     node.put((node.lan.a1, "node-a"))
     node.start()
@@ -168,6 +192,7 @@ def test_switched_off_it_detaches_what_an_earlier_agent_attached(node: Node) -> 
     node.wait_served(False)
 
 
+@pytest.mark.long
 def test_a_lost_attachment_comes_back(node: Node) -> None:
     node.put((node.lan.a1, "node-a"))
     node.start()
@@ -224,6 +249,9 @@ def test_what_comes_from_outside_is_seen_everywhere(node: Node) -> None:
     ]
     assert (row["netns"], row["dialled"], row["service"]) == ("outside", frontend, "default/web:web/TCP")
     assert row["source"].startswith(f"{client}:")
+    top = ("top", "connections", "--interval=0.25", "-o", "json")
+    (shown,) = [one for one in json.loads(verb(*top))["items"] if one["protocol"] == "TCP"]
+    assert (shown["netns"], shown["source"], shown["chosen"]) == ("outside", row["source"], row["chosen"])
     assert "served at eth0" in verb("check")
     assert [one["device"] for one in json.loads(verb("status", "-o", "json"))["outside"]] == ["eth0"]
     state = f"--state-dir={node.state_dir}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,15 @@ from pyagent.datapath.writes import Store
 from pyagent.model.address import parse_network
 from pyagent.model.outcome import Outcome
 from tests.datapath.ground.asking import ask_tcp, ask_udp, tcp_reply_on
+from tests.datapath.ground.cluster import InClient
+from tests.datapath.ground.steps import in_steps
 from tests.outside.lan import CLUSTER_RANGE, Host
 from tests.outside.served import (
     BALANCER,
     CLUSTER_IP,
     EXTERNAL,
     NODE_PORT,
+    SOURCE_PORTS,
     UDP_NODE_PORT,
     Served,
     exposed,
@@ -201,10 +204,34 @@ def test_one_source_port_may_dial_two_addresses_of_one_backend(served: Served, f
 def test_without_a_free_source_port_a_packet_for_another_node_is_dropped_and_counted(served: Served) -> None:
     served.serve(exposed((served.lan.b1, "node-b")))
     low = CONFIG.offsets["source_port_low"]
-    before = struct.pack("=HH", 61_000, 61_999)
+    before = struct.pack("=HH", *SOURCE_PORTS)
     served.maps.apply([Store("config", low, struct.pack("=HH", 2, 1))])
     try:
         gained = served.gained(lambda: connect(served.lan.client, served.lan.node_a.ipv4, NODE_PORT))
     finally:
         served.maps.apply([Store("config", low, before)])
     assert gained[Outcome.REFUSED_NO_SOURCE_PORT] >= 1
+
+
+def test_the_last_source_port_is_used_then_refused_then_used_again(served: Served) -> None:
+    """One for each endpoint: what goes to another endpoint may leave by the same port."""
+    served.serve(exposed((served.lan.b1, "node-b")))
+    node, client = served.lan.node_a.ipv4, served.lan.client
+    low = CONFIG.offsets["source_port_low"]
+
+    def hold() -> Iterator[tuple[str, int]]:
+        with socket.create_connection((node, NODE_PORT), timeout=5) as sock:
+            yield tcp_reply_on(sock).seen_client
+        yield "", 0
+
+    served.maps.apply([Store("config", low, struct.pack("=HH", 61_500, 61_500))])
+    try:
+        with in_steps(InClient(client.netns, None), hold) as holding:
+            assert holding.next() == (node, 61_500)
+            gained = served.gained(lambda: connect(client, node, NODE_PORT))
+            assert gained[Outcome.REFUSED_NO_SOURCE_PORT] >= 1
+            assert client.do(partial(ask_udp, node, UDP_NODE_PORT)).seen_client == (node, 61_500)
+            holding.next()
+        assert connect(client, node, NODE_PORT, 10) == "answered"
+    finally:
+        served.maps.apply([Store("config", low, struct.pack("=HH", *SOURCE_PORTS))])

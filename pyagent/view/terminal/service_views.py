@@ -11,9 +11,11 @@ from pyagent.view.backend_table import BACKENDS, BACKENDS_READ, backend_rows
 from pyagent.view.connection_table import (
     CONNECTIONS,
     CONNECTIONS_READ,
+    OUTSIDE,
     age_text,
     client,
     connection_rows,
+    flow_connections,
     state_alarm,
     uses_backend,
 )
@@ -199,6 +201,9 @@ def _connection_rows(sample: Sample, _activity: Activity, request: Request) -> F
     walk = sample.walk
     live = sample.live._replace(now=sample.live.now + walk.taken - sample.taken)
     rows = connection_rows(live, walk.found, sample.owners, sample.processes)
+    outside = flow_connections(live.flows)
+    most = KEEP_SOCKETS - min(KEEP_SOCKETS, len(walk.found))
+    rows += connection_rows(live, outside[:most], {0: OUTSIDE})
     if request.subject:
         rows = [row for row in rows if uses_backend(row, request.subject)]
     note = _note(sample)
@@ -207,6 +212,9 @@ def _connection_rows(sample: Sample, _activity: Activity, request: Request) -> F
             f"the first {len(walk.found)} of {walk.total} open sockets;"
             " `kubesock connections --service NAME` lists all of one"
         )
+        note = "; ".join(filter(None, (note, kept)))
+    if len(outside) > most:
+        kept = f"the first {most} of {len(outside)} connections from outside"
         note = "; ".join(filter(None, (note, kept)))
     if walk.total > MOST_WITH_PROCESSES:
         note += "; whose they are among so many tells `kubesock connections --processes`"
@@ -228,6 +236,8 @@ def _connection_detail(row: Row, marks: Marks) -> list[str]:
 
 def _client_argument(row: Row) -> str:
     """What `explain --from` takes; a bare inode number is nothing that it could find."""
+    if row["netns"] == OUTSIDE.name:
+        return str(row["source"]).rpartition(":")[0].strip("[]")
     return str(
         row["pod"] or ("" if row["netns"].isdigit() else "host" if row["netns"] == "node" else row["netns"])
     )

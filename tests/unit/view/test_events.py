@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 
 import pyagent.view
 from pyagent.datapath.event_filter import EventFilter, Thinning, filter_writes, union
+from pyagent.datapath.flow_layout import OUTSIDE_HOOK
 from pyagent.datapath.layout import CONFIG, EVENT, FRONTEND_KEY, Hook
 from pyagent.kernel.event_ring import decode_event
 from pyagent.kernel.namespace_owners import NetnsOwner
@@ -42,13 +43,18 @@ FILTERS = st.builds(
 
 
 def record(
-    outcome: int = Outcome.TRANSLATED, service_port: int = 3, netns: int = 1, previous: int = 0
+    outcome: int = Outcome.TRANSLATED,
+    service_port: int = 3,
+    netns: int = 1,
+    previous: int = 0,
+    hook: int = Hook.CONNECT4,
+    comm: bytes = b"curl\0garbage",
 ) -> bytes:
     key = FRONTEND_KEY.pack(parse_address("10.96.0.10"), 80, 6, 0)
     backend = (parse_address("10.1.0.1"), 8080) if outcome == Outcome.TRANSLATED else (bytes(16), 0)
     return EVENT.pack(
-        5_000_000_000, 77, netns, 4711, key, *backend, outcome, Hook.CONNECT4, service_port, 9, 123, 0,
-        b"curl\0garbage", previous,
+        5_000_000_000, 77, netns, 4711, key, *backend, outcome, hook, service_port, 9, 123, 0,
+        comm, previous,
     )  # fmt: skip
 
 
@@ -164,7 +170,7 @@ def test_records_of_any_program_are_read_or_too_short(data: bytes) -> None:
     except struct.error:
         assert len(data) < EVENT.size
         return
-    assert event.comm == event.comm.split("\0")[0]
+    assert "\0" not in event.comm
     assert format_endpoint(event.dialled, event.dialled_port)
     assert rows(Dial(data))
 
@@ -181,6 +187,17 @@ def test_a_translation_says_who_dialled_what_and_got_which() -> None:
     assert (row["service"], row["dialled"], row["chosen"]) == (
         "shop/web:http/TCP", "10.96.0.10:80", "10.1.0.1:8080",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "0.0.0.7", "2001:db8::7", "fd00::"])
+def test_a_packet_from_outside_says_which_address_it_came_from(address: str) -> None:
+    packet = record(
+        Outcome.REFUSED_NO_LOCAL_ENDPOINTS, hook=OUTSIDE_HOOK, comm=parse_address(address), netns=0
+    )
+    (row,) = rows(Dial(packet))
+    assert (row["netns"], row["hook"], row["command"]) == ("outside", "outside", address)
+    assert (row["pod"], row["errno"]) == ("", ""), "nobody here made a call"
+    assert "Local" in what_text(row)
 
 
 def test_a_refusal_says_why_and_what_the_caller_saw() -> None:
