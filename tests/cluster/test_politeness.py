@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,11 @@ def test_retry_after_is_honoured(server: ApiServer, follow: Follow) -> None:
     assert second.at - first.at >= 1.0
 
 
+def least_waits(first: float) -> Iterator[float]:
+    """What `Backoff` waits at the least, time after time; a busy machine only adds to that."""
+    return (first * 2**turn / 2 for turn in itertools.count())
+
+
 def test_a_proxy_that_cuts_every_stream_at_once_costs_a_bounded_rate(
     server: ApiServer, follow: Follow
 ) -> None:
@@ -66,7 +72,7 @@ def test_a_proxy_that_cuts_every_stream_at_once_costs_a_bounded_rate(
     recorder.wait(lambda: len(server.seen("watch", "Service")) >= 5)
     watches = server.seen("watch", "Service")[1:]
     gaps = [after.at - before.at for before, after in itertools.pairwise(watches)]
-    assert gaps == sorted(gaps)  # without any progress each wait is longer than the last
+    assert all(gap >= least for gap, least in zip(gaps, least_waits(0.2), strict=False)), "no progress"
     assert source.figures()["Service"].lists == 2  # the refused stream and the plain list
 
 
@@ -86,4 +92,4 @@ def test_a_storm_of_410_is_answered_with_ever_longer_waits(
     if watch_list == "invalid":
         lists = server.seen("list", "Service")
         gaps = [after.at - before.at for before, after in itertools.pairwise(lists)]
-        assert gaps == sorted(gaps)
+        assert all(gap >= least for gap, least in zip(gaps, least_waits(0.1), strict=False))

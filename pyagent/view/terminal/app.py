@@ -12,6 +12,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
+from textual.screen import Screen
 from textual.widgets import Static
 
 from pyagent.view.terminal.base import FrameReady, SamplerFailed
@@ -133,10 +134,16 @@ class TopApp(RowActions, LookActions):
         elif not small and isinstance(self.screen, SmallScreen):
             self.pop_screen()
 
+    def _base(self) -> Screen[None] | None:
+        """The screen below all others; None when the end has come, before or after its parts are gone."""
+        if not self.screen_stack or not self.screen_stack[0].query("#head"):
+            return None
+        return self.screen_stack[0]
+
     def tell(self) -> None:
-        if not self.screen_stack:
-            return  # the end has come
-        base = self.screen_stack[0]
+        base = self._base()
+        if base is None:
+            return
         frame = self.shown
         width = self.size.width - 2
         facts = HeaderFacts(
@@ -156,9 +163,9 @@ class TopApp(RowActions, LookActions):
         _write(base.query_one("#keys", Static), keys_text(self.request, self.mouse, self.paused, width))
 
     def _tell_row(self) -> None:
-        if not self.screen_stack:
+        base = self._base()
+        if base is None:
             return
-        base = self.screen_stack[0]
         row = self.row
         lines = VIEWS[self.request.view].detail(row, self.marks) if row is not None else []
         _write(base.query_one("#detail", Static), detail_text(lines, self.size.width - 4, self.marks))
