@@ -84,7 +84,7 @@ class OutsideKeeper:
             self._serve()
             self._sweep()
         except (KubesockError, OSError) as error:
-            self._tell(f"packets from outside: {error}")
+            self._tell(f"packets from outside are not all served, sockets are: {error}")
         else:
             self._tell("")
 

@@ -41,7 +41,8 @@ def outside(bpffs: Path) -> Iterator[Finding]:
     elif devices:
         yield Finding("traffic from outside", State.FOUND, False, f"served at {names}")
     else:
-        yield Finding("traffic from outside", State.FOUND, False, "served nowhere (--outside)")
+        why = "served nowhere: --outside=off, no uplink, or refused by the kernel; the agent's log says which"
+        yield Finding("traffic from outside", State.FOUND, False, why)
 
 
 def _forwarding() -> Finding:
