@@ -89,9 +89,14 @@ class Outside:
                 self._covered = ()  # not as wanted: who looks after them covers them again
 
     def is_whole(self) -> bool:
-        """Whether everything runs where it should, and nowhere else."""
-        wanted = {Place(one.ifindex, point) for one in self._covered for point in Point}
-        return self.links.places() == wanted and all(map(self.links.is_attached, wanted))
+        """Whether our programs run where they should and nowhere else, and read of devices what we wrote."""
+        wanted = {Place(one.ifindex, p): self._program(p, one) for one in self._covered for p in Point}
+        told = {_INDEX.pack(one.ifindex): _encoded(one) for one in self._covered}
+        return (
+            self.links.places() == wanted.keys()
+            and all(self.links.runs(place, program) for place, program in wanted.items())
+            and dict(self._maps.items(MAP)) == told
+        )
 
     @property
     def covered(self) -> tuple[Covered, ...]:

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 4 << 20
 MAX_FILES = 12
 SUFFIX = ".programs.json"
+UNFINISHED = "unfinished-"
+ABANDONED_SECONDS = 600.0
 
 
 class ProgramCache:
@@ -51,7 +54,7 @@ class ProgramCache:
         digest = hashlib.sha256(body.encode()).hexdigest()
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
+            with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=UNFINISHED, delete=False) as file:
                 json.dump({"sha256": digest, "programs": body}, file)
             Path(file.name).replace(self._path(identity))
             self._forget_oldest()
@@ -65,8 +68,13 @@ class ProgramCache:
 
     def _forget_oldest(self) -> None:
         files = sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
-        for path in files[:-MAX_FILES]:
+        for path in (*files[:-MAX_FILES], *self._abandoned()):
             path.unlink(missing_ok=True)
+
+    def _abandoned(self) -> list[Path]:
+        """Half-written files of agents that were killed, or had no room."""
+        before = time.time() - ABANDONED_SECONDS
+        return [path for path in self._folder.glob(f"{UNFINISHED}*") if path.stat().st_mtime < before]
 
 
 def _decoded(data: bytes, names: Sequence[str]) -> dict[str, bytes] | None:

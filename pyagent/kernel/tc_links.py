@@ -123,8 +123,10 @@ class TcLinks:
         bpf.obj_pin(program_fd, str(pin))
         return new
 
-    def is_attached(self, place: Place) -> bool:
-        """Whether our program runs there."""
+    def runs(self, place: Place, program_fd: int) -> bool:
+        """Whether this very program runs there; of a clsact filter, whether it has our place and name."""
+        if place in self._links and _program_of(self._links[place]) != bpf.program_info(program_fd).id:
+            return False
         return _is_attached(self._folder, place)
 
     def detach(self, place: Place) -> None:
@@ -142,6 +144,10 @@ class TcLinks:
         for link in self._links.values():
             os.close(link)
         self._links.clear()
+
+
+def _program_of(link: int) -> int:
+    return bpf.link_info(link).program_id
 
 
 def _is_attached(folder: Path, place: Place) -> bool:

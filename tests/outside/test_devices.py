@@ -6,8 +6,12 @@ from functools import partial
 
 import pytest
 
+from pyagent.datapath.writes import Remove
 from pyagent.desired.outside import covered_devices, read_outside
-from pyagent.kernel.tc_links import attached_places
+from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel.devices import devices
+from pyagent.kernel.outside import Outside
+from pyagent.kernel.tc_links import attached_places, has_tcx
 from pyagent.model.address import parse_address
 from pyagent.model.device import ETHERNET, LOOPBACK, Device
 from pyagent.model.failures import InvalidField
@@ -37,6 +41,31 @@ def test_filters_serve_where_links_cannot_be_had(served: Served) -> None:
     finally:
         served.cover("off", tcx=False)
         served.cover("auto")
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(not has_tcx(), reason="links at devices need Linux 6.6")
+def test_a_foreign_program_in_our_link_and_altered_devices_are_noticed(served: Served) -> None:
+    lan = served.lan
+
+    def look() -> list[bool]:
+        made = Outside(served.folder, served.maps)
+        made.use(served.programs)
+        own = frozenset(map(parse_address, (lan.node_a.ipv4, lan.node_a.ipv6)))
+        wanted = covered_devices(read_outside(["auto"]), devices(), own)
+        made.cover(wanted)
+        seen = [made.is_whole()]
+        link = bpf.obj_get(str(next((served.folder / "outside").glob("arrive-*"))))
+        bpf.link_update(link, served.programs["leave_ether"])
+        seen.append(made.is_whole())
+        made.cover(wanted)
+        seen.append(made.is_whole())
+        served.maps.apply([Remove("outside_devices", key) for key, _ in served.maps.items("outside_devices")])
+        seen.append(made.is_whole())
+        made.cover(wanted)
+        return [*seen, made.is_whole()]
+
+    assert lan.node_a.do(look) == [True, False, True, False, True]
 
 
 def device(name: str, kind: str = "", **fields: object) -> Device:

@@ -108,6 +108,16 @@ def test_only_the_newest_are_kept(cache: ProgramCache, tmp_path: Path) -> None:
     assert kept[-1] == MAX_FILES + 2
 
 
+def test_what_a_killed_agent_left_half_written_goes(cache: ProgramCache, tmp_path: Path) -> None:
+    old, fresh = (tmp_path / "programs" / f"unfinished-{name}" for name in ("old", "fresh"))
+    old.touch()
+    fresh.touch()
+    os.utime(old, (0, 0))
+    cache.put(b"another source", PROGRAMS)
+    assert not old.exists()
+    assert fresh.exists(), "somebody may be writing it"
+
+
 def test_a_folder_that_cannot_be_written_costs_a_compilation(tmp_path: Path) -> None:
     (tmp_path / "programs").write_text("in the way")
     cache = ProgramCache(tmp_path / "programs")
