@@ -20,6 +20,7 @@ from bench.screen import Refreshes, cpu_share_of_top, refreshes
 from bench.tables import Table, duration, size
 from pyagent.demo.agent_process import Agent
 from pyagent.demo.calls import call
+from pyagent.demo.children import wait_until
 from pyagent.kernel.datapath import cleanup
 from pyagent.model.failures import KubesockError
 
@@ -27,7 +28,7 @@ CHANGED = Plan("changed", 1, 10, 10)
 """Its slice is the file that changes."""
 
 SERVICES_PER_FILE = 100
-READY_SECONDS, CHANGE_SECONDS = 30.0, 5.0
+READY_SECONDS, CHANGE_SECONDS, UPLINK_SECONDS = 30.0, 5.0, 30.0
 STARTS_SECONDS, LEAST_STARTS = 15.0, 2
 SMALL = 100  # Services, up to where the budgets of a small cluster hold
 START = {"small": 1.0, "large": 1.5}
@@ -62,6 +63,7 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         pid = agent.process.pid
         changes = bench.changes(agent, scale.changes)
         rows.append(_row("changed file → kernel", changes, CHANGE_P50))
+        _await_uplinks(agent)
         share = cpu_share(pid, scale.idle_seconds)
         busy = bench.busy(pid, scale.idle_seconds)
         busy_pss = pages(pid, "Pss")
@@ -96,6 +98,12 @@ def _table(lab: Lab, scale: Scale, services: int, endpoints: int) -> Table:
         "`top`: from asking for a look until the new one is drawn.",
     )
     return Table(f"Agent, {services:,} Services × {endpoints} endpoints from files", COLUMNS, rows, notes)
+
+
+def _await_uplinks(agent: Agent) -> None:
+    """Programs for packets are compiled after sockets are served: that is no rest."""
+    served = agent.bpffs / "outside"
+    wait_until(lambda: any(served.glob("arrive-*")), UPLINK_SECONDS)
 
 
 def _write_manifests(folder: Path, services: int, endpoints: int) -> None:
