@@ -4,7 +4,8 @@
  *
  * Dials Services as fast as it can, COUNT times (0: until told to stop), and holds each call against where it
  * may lead. Client and servers are this one process in a namespace whose loopback has every backend's
- * address: a TCP handshake ends inside connect(), a datagram has arrived when sendto() returns.
+ * address: a TCP handshake ends inside connect(), a datagram has mostly arrived when sendto() returns; if the kernel
+ * left that to ksoftirqd, it is waited for.
  *
  * TARGET is KIND,FRONTEND,PORT,FIRST,SETS: KIND is tcp, udp (connected) or datagram (not connected). The
  * Service moves from set to set, of which it has SETS: in generation g it may lead to the backends of set
@@ -12,7 +13,8 @@
  * and in `done` after it, so a call may see the generations from `done` before it to `begun` after it and no
  * other. With SETS 0 the Service has client affinity: all calls lead to one backend.
  *
- * Some sockets stay open, are asked again and again whom they talk to, and asked to talk.
+ * Some sockets stay open, are asked again and again whom they talk to, and asked to talk. A connected UDP socket
+ * whose backend went between its connect() and its send() has to be ended, which send() tells: those are counted.
  * Writes one line `NAME NUMBER` for each thing that it counted, and `wrong TEXT` for the first things that were.
  */
 #define _GNU_SOURCE
@@ -20,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -39,6 +42,7 @@
 #define KEEP_EVERY 61
 #define BACKEND_PORT 8080
 #define TOLD 12
+#define PATIENCE 5000 /* milliseconds */
 
 struct shared {
 	uint64_t stop;
@@ -71,7 +75,7 @@ struct target {
 	unsigned int first, sets;
 	struct in6_addr only; /* of affinity: the backend of all calls */
 	bool has_only;
-	uint64_t calls, in_switch, asked;
+	uint64_t calls, in_switch, asked, ended;
 	struct kept kept[KEPT];
 };
 
@@ -212,7 +216,14 @@ static void reset(int fd)
 	close(fd);
 }
 
-/* Receives a datagram that has arrived; answers it if `answer`. False: there is none. */
+static bool awaited(int fd)
+{
+	struct pollfd wanted = { .fd = fd, .events = POLLIN };
+
+	return poll(&wanted, 1, PATIENCE) == 1;
+}
+
+/* Receives a datagram; answers it if `answer`. False: there is none. */
 static bool receive(struct target *target, struct in6_addr *backend, bool answer)
 {
 	int fd = receivers[target->family == AF_INET6];
@@ -227,7 +238,8 @@ static bool receive(struct target *target, struct in6_addr *backend, bool answer
 				  .msg_controllen = sizeof(control) };
 	struct cmsghdr *c;
 
-	if (recvmsg(fd, &message, MSG_DONTWAIT) < 0)
+	if (recvmsg(fd, &message, MSG_DONTWAIT) < 0 &&
+	    (!awaited(fd) || recvmsg(fd, &message, MSG_DONTWAIT) < 0))
 		return false;
 	for (c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
 		struct sockaddr_storage to = { .ss_family = AF_INET };
@@ -263,7 +275,8 @@ static void exchange_datagram(struct target *target, int fd, uint64_t earliest)
 	if (!receive(target, &backend, true))
 		return wrong(target, "the datagram did not arrive", NULL);
 	judge(target, &backend, earliest);
-	if (recvfrom(fd, &byte, 1, MSG_DONTWAIT, (struct sockaddr *)&from, &length) != 1)
+	if (!awaited(fd) ||
+	    recvfrom(fd, &byte, 1, MSG_DONTWAIT, (struct sockaddr *)&from, &length) != 1)
 		return wrong_errno(target, "recvfrom");
 	target->asked++;
 	if (!is_frontend(target, &from))
@@ -312,6 +325,12 @@ static void ask_kept(struct target *target)
 		ask_peer(target, kept->fd, &kept->backend);
 }
 
+/* inet_diag ends a socket with ECONNABORTED, whose backend has gone only if a switch has begun meanwhile. */
+static bool may_be_ended(struct target *target, int error, uint64_t earliest)
+{
+	return error == ECONNABORTED && load(&shared->target[target - targets].begun) != earliest;
+}
+
 static void dial(struct target *target)
 {
 	uint64_t earliest = load(&shared->target[target - targets].done);
@@ -339,7 +358,14 @@ static void dial(struct target *target)
 		if (accepted < 0 || getsockname(accepted, (struct sockaddr *)&self, &length))
 			die("accept");
 		mapped_of(&self, &backend);
-	} else if (send(fd, "x", 1, 0) != 1 || !receive(target, &backend, false)) {
+	} else if (send(fd, "x", 1, 0) != 1) {
+		if (may_be_ended(target, errno, earliest))
+			target->ended++;
+		else
+			wrong_errno(target, "send");
+		close(fd);
+		return;
+	} else if (!receive(target, &backend, false)) {
 		wrong(target, "the datagram did not arrive", NULL);
 		close(fd);
 		return;
@@ -405,7 +431,7 @@ static void stay_on(int cpu)
 
 int main(int count, char **words)
 {
-	uint64_t wanted, calls = 0, in_switch = 0, asked = 0;
+	uint64_t wanted, calls = 0, in_switch = 0, asked = 0, ended = 0;
 	int handle, i;
 
 	if (count < 7 || count - 6 > MAX_TARGETS) {
@@ -442,9 +468,10 @@ int main(int count, char **words)
 	for (i = 0; i < target_count; i++) {
 		in_switch += targets[i].in_switch;
 		asked += targets[i].asked;
+		ended += targets[i].ended;
 	}
-	printf("calls %llu\nin_switch %llu\nasked %llu\nwrong_count %llu\n",
+	printf("calls %llu\nin_switch %llu\nasked %llu\nended %llu\nwrong_count %llu\n",
 	       (unsigned long long)calls, (unsigned long long)in_switch, (unsigned long long)asked,
-	       (unsigned long long)wrong_count);
+	       (unsigned long long)ended, (unsigned long long)wrong_count);
 	return 0;
 }

@@ -35,6 +35,7 @@ class Seen(NamedTuple):
         calls: connects and exchanges of datagrams through a Service, on new sockets.
         in_switch: those during which a set was being switched.
         asked: answers to "who is the peer", of new and of old sockets.
+        ended: UDP sockets whose backend went between connect() and send(), which told it.
         wrong: how many were not as they must be.
         texts: the first of them.
     """
@@ -42,13 +43,15 @@ class Seen(NamedTuple):
     calls: int
     in_switch: int
     asked: int
+    ended: int
     wrong: int
     texts: tuple[str, ...]
 
     def __str__(self) -> str:
         return (
             f"{self.calls:,} calls, {self.in_switch:,} of them while a set was switched;"
-            f" {self.asked:,} peers asked; wrong: {self.wrong:,}"
+            f" {self.asked:,} peers asked; UDP sockets ended before their send(): {self.ended:,};"
+            f" wrong: {self.wrong:,}"
         )
 
 
@@ -137,7 +140,12 @@ class Load:
                 else:
                     counts[name] += int(rest)
         return Seen(
-            counts["calls"], counts["in_switch"], counts["asked"], counts["wrong_count"], tuple(texts)
+            counts["calls"],
+            counts["in_switch"],
+            counts["asked"],
+            counts["ended"],
+            counts["wrong_count"],
+            tuple(texts),
         )
 
     def close(self) -> None:
