@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from pyagent.agent.audit import told_repaired
+from pyagent.agent.audit import STEPS, told_repaired
 from pyagent.agent.clients import ClientsChanged, ClientWrites
 from pyagent.agent.event_hub import EventsWanted
 from pyagent.agent.facts import Facts
@@ -64,7 +64,7 @@ WANTED_SECONDS = 2.0
 
 
 AUDIT_SECONDS = 4.0
-"""Between two looks at a portion of the maps."""
+"""For one round of the audit over all maps."""
 
 
 class Loop:
@@ -119,6 +119,7 @@ class Loop:
         self._changed_since: float | None = None
         self._last_plan = clock() - least_seconds
         self._audit_at = clock() + AUDIT_SECONDS
+        self._looks = 0
         self._fatal: BaseException | None = None
         if programs is not None:
             programs.add_done_callback(lambda f: self.put(ProgramsLoaded(f.exception())))
@@ -326,10 +327,12 @@ class Loop:
         log.debug("%d writes in %.1f ms, %.1f ms after the change", len(turn.plan.writes), took, waited * 1e3)
 
     def _audit(self) -> None:
-        self._audit_at = self._clock() + AUDIT_SECONDS
+        self._audit_at = self._clock() + AUDIT_SECONDS / len(STEPS)
         self._programmer.audit()
-        self._undo_others()
-        self._make_room()
+        self._looks += 1
+        if self._looks % len(STEPS) == 0:
+            self._undo_others()
+            self._make_room()
 
     def _make_room(self) -> None:
         full = Counter(unfit.map for unfit in self._programmer.unfit)

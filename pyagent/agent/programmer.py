@@ -28,6 +28,9 @@ from pyagent.model.service import DesiredChange
 log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.1, 10.0)
 
+FULL_AUDIT_SECONDS = 1800.0
+"""Between two audits that trust nothing which an earlier one found right."""
+
 
 class Turn(NamedTuple):
     """What was carried out."""
@@ -77,6 +80,7 @@ class Programmer:
         self._ranges = self._held_ranges()
         self._audit = Audit(datapath.maps)
         self._turns = 0
+        self._full_audit_at = clock() + FULL_AUDIT_SECONDS
         self._retry_wait = RETRY_SECONDS[0]
 
     @property
@@ -141,8 +145,10 @@ class Programmer:
         self._held_is_true = False
         made = plan(self.held, change, complete=complete)
         ranges = self._ranges.plan(change.service_ports, self.held, complete)
-        self._datapath.maps.apply((*ranges.before, *made.writes, *ranges.after))
+        writes = (*ranges.before, *made.writes, *ranges.after)
+        self._datapath.maps.apply(writes)
         self._held_is_true = True
+        self._audit.distrust() if complete else self._audit.wrote(writes)
         self._turns += 1
         if made.freed:
             self._free(made.freed)
@@ -163,10 +169,16 @@ class Programmer:
         self.retry_at = self._clock()
 
     def audit(self) -> None:
-        """Look whether a portion of the maps still is as written; if not, the next turn makes it so."""
+        """Look whether some of the maps still are as written; if not, the next turn makes all of them so.
+
+        As many looks as `audit.STEPS` make a round.
+        """
         if not (self.planned and self._held_is_true):
             return
-        altered = self._audit.altered(self.held, self._ranges.entries, self._turns)
+        if self._clock() >= self._full_audit_at:
+            self._full_audit_at = self._clock() + FULL_AUDIT_SECONDS
+            self._audit.distrust()
+        altered = self._audit.look(self.held, self._ranges.entries, self._turns)
         if altered:
             told_repaired(self._facts, *altered)
             self._held_is_true = False

@@ -41,6 +41,7 @@ from pyagent.agent.startup_taint import StartupTaint
 from pyagent.agent.state_files import PROGRAMS
 from pyagent.agent.supervision import supervised
 from pyagent.agent.traffic import Traffic
+from pyagent.agent.unforeseen import threads_watched
 from pyagent.cluster.api_source import ApiSource, NodeChoice, Wanted, open_api_source
 from pyagent.cluster.manifests import ManifestSource
 from pyagent.datapath.layout import Feature
@@ -147,23 +148,24 @@ def _serve(
     local_api = LocalApi(config.state_dir, config.bpffs, knowledge, config.readers_group)
     opting_out = _opting_out(config, datapath, facts, loop, clients)
     started: list[Threaded] = []
-    try:
-        watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
-        emit, untainting = _untainting(config, source, facts, versions.noted(loop.emit))
-        others = (*opting_out, *recorders, *_configuration(config, loop), *watching, *untainting)
-        ending = () if config.observe else (reaper,)
-        threads: tuple[Threaded, ...] = (*servers, addresses, packets, *ending, hub, local_api, *others)
-        for thread in threads:
-            thread.start()
-            started.append(thread)
-        source.start(emit)
-        _on_signals(loop)
-        loop.run()
-    finally:
-        source.stop()
-        clients.stop()
-        for thread in started:
-            thread.stop()
+    with threads_watched(lambda error: loop.put(Failed(error))):
+        try:
+            watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
+            emit, untainting = _untainting(config, source, facts, versions.noted(loop.emit))
+            others = (*opting_out, *recorders, *_configuration(config, loop), *watching, *untainting)
+            ending = () if config.observe else (reaper,)
+            threads: tuple[Threaded, ...] = (*servers, addresses, packets, *ending, hub, local_api, *others)
+            for thread in threads:
+                thread.start()
+                started.append(thread)
+            source.start(emit)
+            _on_signals(loop)
+            loop.run()
+        finally:
+            source.stop()
+            clients.stop()
+            for thread in started:
+                thread.stop()
 
 
 def _configuration(config: AgentConfig, loop: Loop) -> tuple[Threaded, ...]:

@@ -82,7 +82,7 @@ class EventRecorder:
         self._stopping = threading.Event()
         self._failing = False
         self._dropped = 0
-        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="event recorder", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -132,6 +132,9 @@ class EventRecorder:
         except KubesockError as error:
             self._failed(error)
             return self._backoff.next()
+        except Exception:
+            log.exception("an Event is not recorded: unforeseen, please report it: %s", series.notice)
+            name = ""  # as a refusal that stays: one notice must not end the agent
         else:
             self._failing = False
             self._backoff.worked()

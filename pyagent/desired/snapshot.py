@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from sys import intern
+from typing import Any
 
 import msgspec
 
@@ -36,6 +37,16 @@ ServiceName = tuple[str, str]
 
 ObjectKey = tuple[str, str, str]
 """(kind, namespace, name)."""
+
+
+MAX_OBJECTS = 500_000
+"""Of a kind, as many as a list may have; more than that is a mistake, or meant to use up memory."""
+
+MAX_UNUSABLE = 50_000
+"""Objects whose problems are kept."""
+
+_FULL = "more than {:,} objects; those added since are not served: delete some, then restart the agent"
+_MORE = Problem("object", "", "", "", f"more than {MAX_UNUSABLE:,} cannot be used; the others are not named")
 
 
 class Dirty(msgspec.Struct):
@@ -95,14 +106,32 @@ class Snapshot:
         listed: set[tuple[str, str]] = set()
         for obj in objects:
             listed.add((obj.metadata.namespace if kind not in CLUSTER_SCOPED else "", obj.metadata.name))
-            self.put(kind, obj)
+            self._take(kind, obj)
         for namespace, name in self._names(kind) - listed:
             self.delete(kind, namespace, name)
         for problem in problems:
             self._reproach(problem)
 
     def put(self, kind: Kind, obj: KubeObject) -> None:
-        """Take one object that was added or modified."""
+        """Take one object that was added or modified; none that is new where there are too many."""
+        held = self._held(kind)
+        if len(held) >= MAX_OBJECTS:
+            name = obj.metadata.name
+            if (name if kind in CLUSTER_SCOPED else (obj.metadata.namespace, name)) not in held:
+                self._note((kind, "", ""), (Problem(kind, "", "", "", _FULL.format(MAX_OBJECTS)),))
+                return
+        self._take(kind, obj)
+
+    def _held(self, kind: str) -> Collection[object]:
+        everything: dict[str, Collection[object]] = {
+            "Service": self._services,
+            "EndpointSlice": self._slices,
+            "Node": self._nodes,
+            "ServiceCIDR": self._service_cidrs,
+        }
+        return everything.get(kind, ())
+
+    def _take(self, kind: Kind, obj: KubeObject) -> None:
         namespace = "" if kind in CLUSTER_SCOPED else obj.metadata.namespace
         reason = _why_no_object(kind, obj.metadata)
         if reason is not None:
@@ -236,21 +265,20 @@ class Snapshot:
     def _note(self, key: ObjectKey, problems: tuple[Problem, ...]) -> None:
         if not problems and not self._problems:
             return
+        if problems and key not in self._problems and len(self._problems) >= MAX_UNUSABLE:
+            key, problems = ("", "", ""), (_MORE,)
         if problems:
             self._problems[key] = problems
         elif self._problems.pop(key, None) is None:
             return
         self._dirty.problems[key] = problems
+        if not problems and len(self._problems) < MAX_UNUSABLE and ("", "", "") in self._problems:
+            self._note(("", "", ""), ())
 
     def _names(self, kind: Kind) -> set[tuple[str, str]]:
         """Objects of a kind that we hold, or hold a problem of."""
-        held: dict[Kind, Callable[[], set[tuple[str, str]]]] = {
-            "Service": lambda: set(self._services),
-            "EndpointSlice": lambda: set(self._slices),
-            "Node": lambda: {("", name) for name in self._nodes},
-            "ServiceCIDR": lambda: {("", name) for name in self._service_cidrs},
-        }
-        known = held[kind]() if kind in held else set()
+        held: Iterable[Any] = self._held(kind)
+        known = {("", name) for name in held} if kind in CLUSTER_SCOPED else set(held)
         return known | {key[1:] for key in self._problems if key[0] == kind}
 
 

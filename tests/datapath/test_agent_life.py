@@ -37,6 +37,7 @@ from tests.datapath.ground.cluster import InClient
 from tests.datapath.ground.dialling import Way, ask, refusal
 from tests.datapath.ground.steps import repeating
 from tests.datapath.ground.waiting import wait_for
+from tests.reliability.ground.builds import Build
 
 pytestmark = pytest.mark.kernel
 
@@ -153,6 +154,25 @@ def test_stopping_it_leaves_everything_serving(
     assert codes == [0]
     assert pins_of(agent.bpffs) == before
     assert programs_on(agent.cgroup).keys() == set(Hook)
+
+
+def test_a_thread_that_fails_by_what_nobody_foresaw_ends_it_and_what_is_attached_serves(
+    cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, in_client: InClient, tmp_path: Path
+) -> None:
+    """Without its grace periods no room would ever return: better that the next one begins anew."""
+    manifests.write("web", objects(cluster, "a"))
+    broken = Build(tmp_path / "broken")
+    broken.change("pyagent/agent/grace.py", r"self\._period\.wait\(\)", "raise KeyError('nobody foresaw')")
+    agent = start_agent(manifests.folder, launcher=broken.launcher)
+    manifests.write("web", objects(cluster, "b"))
+    assert agent.process.wait(20.0) == 1
+    log = agent.log.read_text()
+    assert "thread grace-period ended" in log
+    assert "start the agent again" in log
+    assert "Traceback" in log
+    assert in_client(partial(dial, WAYS[0])) == "b"
+    start_agent(manifests.folder)
+    assert in_client(partial(dial, WAYS[0])) == "b"
 
 
 def test_a_second_one_is_refused_and_told_who_is_there(

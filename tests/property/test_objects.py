@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from pyagent.agent.audit import STEPS
 from pyagent.agent.facts import Facts
 from pyagent.agent.programmer import Programmer
 from pyagent.datapath.decoded import RawMaps
@@ -266,8 +267,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         if not entries:
             return
         entries.pop(data.draw(st.sampled_from(sorted(entries))))
-        self.agent.programmer.audit()
-        assert not self.agent.programmer.held_is_true
+        assert self.altered()
         self.turn()
 
     @rule(field=st.sampled_from(["frontends", "sets", "slots", "backends", "service_ports", "source_ranges"]))
@@ -288,8 +288,10 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.turn()
 
     def altered(self) -> bool:
+        """Within one round."""
         programmer = self.agent.programmer
-        programmer.audit()
+        for _ in STEPS:
+            programmer.audit()
         return not programmer.held_is_true
 
     def words(self) -> dict[Identity, tuple[int, int]]:

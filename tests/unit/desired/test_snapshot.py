@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pyagent.desired import snapshot as module
 from pyagent.desired.snapshot import Snapshot
 from pyagent.model.kube_objects import EndpointSlice, KubeObject, Service
 from pyagent.model.outcome import Outcome
@@ -303,3 +304,43 @@ def test_what_no_rule_reads_is_not_kept() -> None:
     kept: Service = filled(heavy).services["shop", "web"]
     assert (kept.metadata.labels, kept.metadata.annotations) == (None, None)
     assert (kept.spec.clusterIP, kept.spec.ports) == (WEB, listed.spec.ports)
+
+
+def test_objects_beyond_measure_are_refused_by_one_problem_and_the_others_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_OBJECTS", 3)
+    snapshot = filled(*(service(name, WEB) for name in "abc"))
+    for name in ("d", "e"):
+        snapshot.put("Service", service(name, WEB))
+    assert {name for _, name in snapshot.services} == set("abc")
+    dirty = snapshot.take_dirty()
+    ((key, problems),) = dirty.problems.items()
+    assert (key, len(problems), dirty.services) == (("Service", "", ""), 1, {})
+    assert "more than 3 objects" in str(problems[0])
+    snapshot.put("Service", service("a", "10.96.0.11"))
+    assert marked(snapshot) == ([("shop", "a")], set(), False), "those that are known are followed"
+    snapshot.put("EndpointSlice", SLICE)
+    assert snapshot.slices_of(("shop", "web")), "other kinds are"
+
+
+def test_a_list_may_exchange_as_many_objects_as_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OBJECTS", 3)
+    snapshot = filled(*(service(name, WEB) for name in "abc"))
+    snapshot.put("Service", service("d", WEB))
+    snapshot.replace("Service", [service(name, WEB) for name in "def"])
+    assert {name for _, name in snapshot.services} == set("def")
+    assert snapshot.take_dirty().problems == {("Service", "", ""): ()}
+
+
+def test_problems_beyond_measure_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNUSABLE", 2)
+    snapshot = Snapshot(NODE)
+    bad = [Problem("Service", "shop", name, "", "is not JSON") for name in "abcd"]
+    for problem in bad:
+        snapshot.reject("Service", problem)
+    kept = snapshot.everything().problems
+    assert [key[2] for key in kept] == ["a", "b", ""]
+    for problem in bad:
+        snapshot.forgive(problem)
+    assert not any(snapshot.everything().problems.values())
