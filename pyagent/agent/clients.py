@@ -38,18 +38,21 @@ class ClientWrites:
             for key, value in self._maps.items("client_addresses")
         }
 
-    def undo_others(self) -> bool:
-        """Make good what somebody else wrote; whether there was anything.
+    def altered(self) -> list[str]:
+        """The map's name if somebody else wrote into it."""
+        return ["client_addresses"] if self._clients is not None and self._read() != self._held else []
+
+    def undo_others(self) -> list[str]:
+        """Make good what is altered; the map's name if it was.
 
         Raises:
-            KernelRefused: the map cannot be written.
+            KernelRefused: the map cannot be read or written.
         """
-        found = self._read()
-        if found == self._held or self._clients is None:
-            return False
-        self._held = found
-        self._maps.apply(self.follow(self._clients))
-        return True
+        found = self.altered()
+        if found and self._clients is not None:
+            self._held = self._read()
+            self._maps.apply(self.follow(self._clients))
+        return found
 
     def follow(self, clients: Mapping[int, ClientAddresses]) -> Iterator[Write]:
         """The writes that make the map equal to `clients`."""

@@ -72,6 +72,7 @@ class Knowledge(NamedTuple):
     Attributes:
         raw: a full dump of the maps; called in the loop's thread, between two plans.
         ranges: entries of the map `source_ranges`; as `raw`.
+        besides: names of maps, or of parts that no plan writes, which somebody else altered; as `raw`.
         config: rows of `described()`.
         events: whom listeners are handed to.
     """
@@ -79,6 +80,7 @@ class Knowledge(NamedTuple):
     ask: Asked
     raw: Callable[[], RawMaps]
     ranges: Callable[[], list[tuple[bytes, bytes]]]
+    besides: Callable[[], list[str]]
     facts: Facts
     journal: Journal
     config: Callable[[], list[dict[str, str]]]
@@ -201,11 +203,13 @@ class LocalApi:
     def _diff(self) -> dict[str, Any]:
         """The loop takes the dump between two plans; the comparison is made here, at leisure."""
 
-        def dump(standing: Standing) -> tuple[Meant, RawMaps, set[bytes]] | None:
+        knows = self._knowledge
+
+        def dump(standing: Standing) -> tuple[Meant, RawMaps, dict[bytes, bytes], list[str]] | None:
             if not standing.planned:
                 return None
-            ranges = {key for key, _ in self._knowledge.ranges()}
-            return meant(standing.desired.full(), standing.held), self._knowledge.raw(), ranges
+            wanted = meant(standing.desired.full(), standing.held)
+            return wanted, knows.raw(), dict(knows.ranges()), knows.besides()
 
         dumped = self._of_loop(dump)
         if dumped is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -29,6 +29,7 @@ from pyagent.datapath.layout import (
     NameKind,
     NodeId,
 )
+from pyagent.datapath.source_range_plan import ADMITTED
 from pyagent.model.address import Network, Protocol, format_address, format_endpoint
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import (
@@ -79,11 +80,14 @@ def meant(desired: DesiredChange, held: HeldState) -> Meant:
     return Meant(desired, ids, nodes, bytes(held.config), frozenset(held.waiting.service_ports))
 
 
-def differences(meant: Meant, raw: RawMaps, ranges: Collection[bytes]) -> Iterator[Difference]:
+def differences(
+    meant: Meant, raw: RawMaps, ranges: Mapping[bytes, bytes], altered: Iterable[str] = ()
+) -> Iterator[Difference]:
     """Everything in which the maps differ from what they should hold.
 
     Args:
-        ranges: keys of `source_ranges`.
+        ranges: entries of `source_ranges`.
+        altered: maps that no plan writes and in which somebody else wrote.
     """
     yield from _service_ports(meant, raw)
     yield from _frontends(meant, raw)
@@ -91,6 +95,8 @@ def differences(meant: Meant, raw: RawMaps, ranges: Collection[bytes]) -> Iterat
     yield from _node_addresses(meant, raw)
     yield from _source_ranges(meant, ranges)
     yield from _bounds(meant, raw)
+    for name in altered:
+        yield Difference(f"map {name}", "what somebody else wrote", "what the agent wrote")
 
 
 def _service_ports(meant: Meant, raw: RawMaps) -> Iterator[Difference]:
@@ -270,7 +276,7 @@ def _node_addresses(meant: Meant, raw: RawMaps) -> Iterator[Difference]:
             yield Difference(f"node address {format_address(address)}", *texts)
 
 
-def _source_ranges(meant: Meant, kernel: Collection[bytes]) -> Iterator[Difference]:
+def _source_ranges(meant: Meant, kernel: Mapping[bytes, bytes]) -> Iterator[Difference]:
     owners = {held.identifier: str(key) for key, held in meant.ids.items()}
     wanted = {
         SOURCE_RANGE_KEY.pack(OWNER_BITS + network.prefix, meant.ids[key].identifier, network.address)
@@ -278,11 +284,17 @@ def _source_ranges(meant: Meant, kernel: Collection[bytes]) -> Iterator[Differen
         if port is not None and key in meant.ids
         for network in port.source_ranges
     }
-    for key_bytes in sorted(wanted.symmetric_difference(kernel)):
+    for key_bytes in sorted(wanted | kernel.keys()):
+        value = kernel.get(key_bytes)
+        if key_bytes in wanted and value == ADMITTED:
+            continue
         prefix, owner, address = SOURCE_RANGE_KEY.packer.unpack(key_bytes)
         network = str(Network(address, prefix - OWNER_BITS))
-        texts = (NOTHING, network) if key_bytes in wanted else (network, NOTHING)
-        yield Difference(f"source range of {owners.get(owner, f'service port {owner}')}", *texts)
+        found = (
+            NOTHING if value is None else network if value == ADMITTED else f"{network} with another value"
+        )
+        desired = network if key_bytes in wanted else NOTHING
+        yield Difference(f"source range of {owners.get(owner, f'service port {owner}')}", found, desired)
 
 
 def _bounds(meant: Meant, raw: RawMaps) -> Iterator[Difference]:

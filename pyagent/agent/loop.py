@@ -245,7 +245,7 @@ class Loop:
                 )
                 self._mark(self._clock())
             case GraceEnded():
-                self._dirty = self._programmer.reclaim(event.freed) or self._dirty
+                self._reclaim(event)
             case Failed():
                 self._fatal = event.error
             case ProgramsLoaded():
@@ -258,9 +258,23 @@ class Loop:
             case ClientsChanged():
                 self._write_clients(event)
             case EventsWanted():
-                self._datapath.maps.apply(filter_writes(event.filter, event.until))
+                self._ask_for_events(event)
             case Question():
                 self._answer(event)
+
+    def _reclaim(self, event: GraceEnded) -> None:
+        try:
+            self._dirty = self._programmer.reclaim(event.freed) or self._dirty
+        except (KubesockError, OSError) as error:
+            log.error("counters not cleared, tried again after a grace period: %s", error)
+            for one in event.freed:
+                self._grace.free(one)
+
+    def _ask_for_events(self, wanted: EventsWanted) -> None:
+        try:
+            self._datapath.maps.apply(filter_writes(wanted.filter, wanted.until))
+        except (KubesockError, OSError) as error:
+            log.error("hooks not asked for events: %s", error)
 
     def _mark(self, received: float, kind: str = "", count: int = 1) -> None:
         self._dirty = True
@@ -328,7 +342,10 @@ class Loop:
 
     def _audit(self) -> None:
         self._audit_at = self._clock() + AUDIT_SECONDS / len(STEPS)
-        self._programmer.audit()
+        try:
+            self._programmer.audit()
+        except (KubesockError, OSError) as error:
+            log.error("maps not audited, tried again in %.0f s: %s", AUDIT_SECONDS, error)
         self._looks += 1
         if self._looks % len(STEPS) == 0:
             self._undo_others()
@@ -339,17 +356,24 @@ class Loop:
         flows = (self._count_flows(), self._datapath.capacities.flows)
         self._growth.consider({**self._programmer.usage, "flows": flows}, full)
 
+    @property
+    def _besides(self) -> tuple[Datapath | ClientWrites | OptOut, ...]:
+        """Who writes what no plan writes."""
+        return (self._datapath, self._clients, *((self._opt_out,) if self._opt_out else ()))
+
+    def altered_besides_plans(self) -> list[str]:
+        """Maps that no plan writes in which somebody else wrote. In the loop's thread: see `ask`."""
+        return sorted({name for writer in self._besides for name in writer.altered()})
+
     def _undo_others(self) -> None:
-        """In maps that no plan writes."""
-        undo = {"client_addresses": self._clients.undo_others, "config": self._datapath.store_node_again}
-        if self._opt_out is not None:
-            undo["opted_out"] = self._opt_out.undo_others
-        for name, undone in undo.items():
+        for writer in self._besides:
             try:
-                if undone():
-                    told_repaired(self._facts, name)
+                undone = writer.undo_others()
             except (KubesockError, OSError) as error:
-                log.error("map %s not looked after, tried again in %.0f s: %s", name, AUDIT_SECONDS, error)
+                log.error("maps not looked after, tried again in %.0f s: %s", AUDIT_SECONDS, error)
+            else:
+                if undone:
+                    told_repaired(self._facts, *undone)
 
     def _look_for_stale_sockets(self) -> None:
         if self._reaper is not None:

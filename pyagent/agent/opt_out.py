@@ -68,7 +68,7 @@ class OptOut:
         self._maps = maps
         self._facts = facts
         self._held: frozenset[bytes] | None = None  # None: to be read
-        self._level: int | None = None
+        self._levels: bytes | None = None  # None: to be written
         self._problems: frozenset[Problem] = frozenset()
         self._cgroups: PodCgroups | None = None
         self._clients: Mapping[int, ClientAddresses] | None = None
@@ -106,23 +106,36 @@ class OptOut:
         try:
             self._write()
         except (KubesockError, OSError) as error:
-            self._held = self._level = None
+            self._held = self._levels = None
             if not self._failing:
                 log.error("opted-out workloads are not written, tried again: %s", error)
             self._failing = True
         else:
             self._stale = self._failing = False
 
-    def undo_others(self) -> bool:
-        """Make good what somebody else wrote, as `write` does; whether there was anything."""
-        if self._held is None or self._stale or self._read() == self._held:
-            return False
-        self._held, self._stale = None, True
-        self.write()
-        return True
+    def altered(self) -> list[str]:
+        """Maps in which somebody else wrote over what `write` put there."""
+        if self._held is None or self._stale:
+            return []
+        entries = dict.fromkeys(self._held, _PRESENT)
+        found = ["opted_out"] if dict(self._maps.items(OPTED_OUT)) != entries else []
+        at = CONFIG.offsets["opt_out_level"]
+        levels = self._maps.window("config", CONFIG.size)[at : at + _LEVELS.size]
+        return [*found, "config"] if self._levels not in (None, levels) else found
+
+    def undo_others(self) -> list[str]:
+        """Make good what is altered, as `write` does; the maps' names."""
+        found = self.altered()
+        if found:
+            self._held, self._levels, self._stale = None, None, True
+            self.write()
+        return found
 
     def _read(self) -> frozenset[bytes]:
-        return frozenset(key for key, _ in self._maps.items(OPTED_OUT))
+        entries = self._maps.items(OPTED_OUT)
+        # A hook looks whether an entry is there, not at its value.
+        self._maps.apply(Put(OPTED_OUT, key, _PRESENT) for key, value in entries if value != _PRESENT)
+        return frozenset(key for key, _ in entries)
 
     def _write(self) -> None:
         if self._held is None:
@@ -134,14 +147,13 @@ class OptOut:
             wanted |= self._held
         writes: list[Write] = [Put(OPTED_OUT, key, _PRESENT) for key in wanted - self._held]
         writes += [Remove(OPTED_OUT, key) for key in self._held - wanted]
-        if self._cgroups is not None and self._level != cgroups.level:
-            deeper = cgroups.level + 1 if cgroups.level else 0
-            levels = _LEVELS.pack(cgroups.level, deeper)
+        levels = _LEVELS.pack(cgroups.level, cgroups.level + 1 if cgroups.level else 0)
+        if self._cgroups is not None and self._levels != levels:
             writes.append(Store("config", CONFIG.offsets["opt_out_level"], levels))
         self._maps.apply(writes)
         self._held = wanted
         if self._cgroups is not None:
-            self._level = cgroups.level
+            self._levels = levels
 
     @property
     def _complete(self) -> bool:

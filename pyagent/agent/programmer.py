@@ -16,7 +16,8 @@ from pyagent.datapath.draft import Unfit
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.plan import Plan, plan
 from pyagent.datapath.restored import restore
-from pyagent.datapath.source_range_plan import SourceRangePlan
+from pyagent.datapath.source_range_plan import ADMITTED, SourceRangePlan
+from pyagent.datapath.writes import Put
 from pyagent.desired.narrow import API_SERVER
 from pyagent.desired.nodes import Settings
 from pyagent.desired.snapshot import Snapshot
@@ -101,7 +102,12 @@ class Programmer:
         self._datapath.maps.apply(counter_resets(ours, self._datapath.capacities))
         for one in ours:
             self.held.reclaim(one)
+        self.usage = self._usage()
         return bool(self.held.waiting)
+
+    def _usage(self) -> Mapping[str, tuple[int, int]]:
+        ranges = len(self._ranges.entries), self._datapath.capacities.source_ranges
+        return {**self.held.usage(), "source_ranges": ranges}
 
     def turn(self) -> Turn | None:
         """Compute, plan and carry out; None if it failed and will be repeated at `retry_at`."""
@@ -127,7 +133,7 @@ class Programmer:
             self._failed(error)
             return None
         self.retry_at, self._retry_wait = None, RETRY_SECONDS[0]
-        self.usage = self.held.usage()
+        self.usage = self._usage()
         self._facts.unfit(self.unfit)
         if not self.planned:
             self.planned = True
@@ -185,8 +191,10 @@ class Programmer:
             self.retry_at = self._clock()
 
     def _held_ranges(self) -> SourceRangePlan:
-        entries = (key for key, _value in self._datapath.maps.items("source_ranges"))
-        return SourceRangePlan(entries, self._datapath.capacities.source_ranges)
+        entries = self._datapath.maps.items("source_ranges")
+        # A hook looks whether a range is there, not at its value: with another one it is that range, too.
+        self._datapath.maps.apply(Put("source_ranges", k, ADMITTED) for k, v in entries if v != ADMITTED)
+        return SourceRangePlan((key for key, _ in entries), self._datapath.capacities.source_ranges)
 
     def _failed(self, error: Exception) -> None:
         self._facts.apply_failed(self._clock(), str(error))

@@ -140,6 +140,7 @@ def _serve(
         loop.ask,
         datapath.raw,
         lambda: datapath.maps.items("source_ranges"),
+        loop.altered_besides_plans,
         facts,
         journal,
         lambda: described(config),

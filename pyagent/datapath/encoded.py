@@ -15,7 +15,7 @@ from pyagent.datapath.layout import (
     NodeId,
     Scope,
 )
-from pyagent.model.address import Network, Protocol, parse_address
+from pyagent.model.address import PROBE_ADDRESSES, Network, Protocol
 from pyagent.model.service import ServicePort
 
 NODE_PORT_ADDRESS = struct.Struct("=II8x")
@@ -26,8 +26,6 @@ NODE = struct.Struct("=I")
 
 PROBE_SET = 0
 PROBE_PORT = 1
-PROBE_ADDRESSES = (parse_address("192.0.0.8"), parse_address("100::6b75"))
-"""The IPv4 dummy address (RFC 7600) and one of the discard-only prefix (RFC 6666): no host has them."""
 
 
 def address_frontend_key(address: bytes, port: int, protocol: int) -> bytes:

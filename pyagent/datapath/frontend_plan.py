@@ -40,8 +40,8 @@ def frontend_targets(
     """What the frontends of a change should lead to, by key; with `complete`, all others lead nowhere.
 
     What waited for room is taken up again unless the change says otherwise. The reserved frontends of the
-    self-probe belong to no Service: a claim on one is refused. Service ports whose nodePort belongs to a node
-    that finds no id are added to `unfit`.
+    self-probe belong to no Service: the desired state claims none, see `read_externals`. Service ports whose
+    nodePort belongs to a node that finds no id are added to `unfit`.
     """
     waiting = held.waiting
     targets: Targets = {} if complete else dict(waiting.frontends)
@@ -62,9 +62,7 @@ def frontend_targets(
     if complete:
         targets.update((key, None) for key in held.frontends if key not in targets)
     for key in PROBE_FRONTENDS:
-        claimed = targets.pop(key, None)
-        if claimed is not None:
-            draft.unfit.append(Unfit(claimed[0], "frontends"))
+        targets.pop(key, None)
     return targets
 
 

@@ -9,6 +9,7 @@ from pyagent.desired.endpoint_address import plain_ipv4
 from pyagent.desired.nodes import ThisNode
 from pyagent.desired.problems import Findings
 from pyagent.model.address import (
+    PROBE_ADDRESSES,
     Family,
     Network,
     Protocol,
@@ -200,6 +201,8 @@ def _cluster_ip(text: str) -> bytes:
     address = parse_address(text)
     if is_loopback(address) or is_unspecified(address) or is_multicast(address):
         raise InvalidField("cannot be a ClusterIP; take one from the service range", text)
+    if address in PROBE_ADDRESSES:
+        raise InvalidField("reserved for the agent's self-probe; take one from the service range", text)
     return address
 
 
@@ -233,6 +236,8 @@ def _why_not_external(address: bytes, kind: FrontendKind, node: ThisNode) -> str
     )
     if is_loopback(address) or is_unspecified(address) or is_multicast(address):
         return "loopback, unspecified and multicast addresses are never a Service's"
+    if address in PROBE_ADDRESSES:
+        return "it is reserved for the agent's self-probe; use another one"
     if address in node.node_addresses:
         return "it is the address of a node; use a nodePort or another address"
     if address in node.protected_addresses:

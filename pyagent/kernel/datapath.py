@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyagent.datapath.decoded import RawMaps
+from pyagent.datapath.description import own_text
 from pyagent.datapath.layout import CONFIG, LAYOUT_VERSION, META, Capacities, Hook
 from pyagent.datapath.writes import Store
 from pyagent.kernel import bpf_syscall as bpf
@@ -99,6 +100,7 @@ class Datapath:
         self._readers = readers or Readers(None)
         self._crossing: Crossing | None = None
         self._node: tuple[Store, ...] = ()
+        self._meta: tuple[Store, ...] = ()
 
     def open(self) -> Opened:
         """Take the lock and open the pinned maps, or make new ones. Nothing is attached or written.
@@ -127,13 +129,16 @@ class Datapath:
     def _open_maps(self) -> tuple[MapSet, bool]:
         """The maps in use; else new ones, which come into use when programs on them are attached."""
         self._crossing = unfinished(self.bpffs)
+        used = {Path(target(self.bpffs, link)).name for link in (CURRENT, EARLIER)}
         try:
-            return MapSet.open(current_folder(self.bpffs), writable=True), True
+            found = MapSet.open(current_folder(self.bpffs), writable=True)
+            self._remove_sets_but(used)  # what an agent left that ended while it made larger ones
+            return found, True
         except (PinsMissing, LayoutMismatch) as reason:
             log.info("making new maps: %s", str(reason).split("; ")[0])  # the remedy is one for readers
         if self._crossing:
             self._crossing.close()
-        self._remove_sets_but({target(self.bpffs, CURRENT), target(self.bpffs, EARLIER)})
+        self._remove_sets_but(used)
         earlier = earlier_maps(self.bpffs, CURRENT)
         self._crossing = Crossing(earlier) if earlier else None
         if not earlier:
@@ -287,7 +292,8 @@ class Datapath:
     def _store_meta(self, program_tag: int) -> None:
         started = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         values = META.pack(LAYOUT_VERSION, started, program_tag, os.getpid(), bytes(32))
-        self.maps.apply([Store("meta", 0, values)])
+        self._meta = (Store("meta", 0, values),)
+        self.maps.apply(self._meta)
 
     def _remove_sets_but(self, kept: set[str]) -> None:
         for folder in self.bpffs.glob("v*-*"):
@@ -308,13 +314,29 @@ class Datapath:
         )
         self.maps.apply(self._node)
 
-    def store_node_again(self) -> bool:
-        """Make good what somebody else wrote over what `store_node` told; whether there was anything."""
-        memory = self.maps.window("config", CONFIG.size)
-        if all(memory[s.offset : s.offset + len(s.data)] == s.data for s in self._node):
-            return False
-        self.maps.apply(self._node)
-        return True
+    def altered(self) -> list[str]:
+        """Maps in which somebody else wrote over what `store_node` and we ourselves told."""
+        found = ["config"] if not self._are_there(self._node) else []
+        found += ["meta"] if not self._are_there(self._meta) else []
+        with self.maps.borrowed("layout") as text:
+            return found if text[:] == own_text() else [*found, "layout"]
+
+    def _are_there(self, stores: tuple[Store, ...]) -> bool:
+        memories = ((self.maps.window(s.map, s.offset + len(s.data)), s) for s in stores)
+        return all(memory[s.offset : s.offset + len(s.data)] == s.data for memory, s in memories)
+
+    def undo_others(self) -> list[str]:
+        """Make good what is altered; the names of those maps.
+
+        Raises:
+            KernelRefused: a map cannot be written.
+        """
+        found = self.altered()
+        if found:
+            self.maps.apply((*self._node, *self._meta))
+            with self.maps.borrowed("layout") as text:
+                text[:] = own_text()
+        return found
 
     def open_connections(self) -> int:
         """The link of the connection table, loaded and pinned for readers; once, from any one thread.

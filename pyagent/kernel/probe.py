@@ -12,12 +12,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from pyagent.datapath.encoded import PROBE_PORT
 from pyagent.datapath.layout import Hook
 from pyagent.kernel import features
 from pyagent.kernel.cgroup_paths import own_cgroup
+from pyagent.model.address import PROBE_ADDRESSES, format_address
 from pyagent.model.outcome import PROBE_ERRNO
 
-PROBE_IPV4, PROBE_IPV6, PROBE_PORT = "192.0.0.8", "100::6b75", 1
+PROBE_IPV4, PROBE_IPV6 = map(format_address, PROBE_ADDRESSES)
 SUB_CGROUP = "kubesock-probe"
 CHILD_SECONDS = 10
 

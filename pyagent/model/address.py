@@ -134,3 +134,8 @@ def is_multicast(address: bytes) -> bool:
     if family_of(address) is Family.IPV4:
         return 224 <= address[12] <= 239
     return address[0] == 0xFF
+
+
+PROBE_ADDRESSES = (parse_address("192.0.0.8"), parse_address("100::6b75"))
+"""What the agent's self-probe dials: the IPv4 dummy address (RFC 7600) and one of the discard-only prefix
+(RFC 6666). No host has them, and no Service may."""

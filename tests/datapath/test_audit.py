@@ -175,6 +175,17 @@ def test_an_entry_that_a_plan_wrote_and_somebody_removed(node: Node) -> None:
     assert node.looks() == ["frontends"]
 
 
+def test_an_entry_that_is_missing_is_found_though_a_plan_comes_between_any_two_looks(node: Node) -> None:
+    """So that what is there is never counted as a whole."""
+    assert node.looks() == []
+    bpf.map_delete(node.maps.fd("frontends"), node.some("frontends")[0])
+    found: list[str] = []
+    for number in range(40 * len(STEPS)):
+        (node.remove if number % 2 else node.change)(SERVICES)
+        found = found or node.look()
+    assert found == ["frontends"]
+
+
 @pytest.mark.parametrize("name", ["frontends", "service_addresses"])
 def test_one_round_looks_at_the_whole_of_a_large_map(
     bpffs: Path, monkeypatch: pytest.MonkeyPatch, name: str

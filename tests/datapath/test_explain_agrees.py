@@ -227,7 +227,7 @@ def test_the_kernels_maps_do_not_differ_from_what_is_desired(on_node: Node, worl
     on_node.serve(WORLDS[world], world)
     maps, standing = on_node.hooks.datapath, on_node.standing
     assert standing is not None
-    ranges = {key for key, _ in maps.maps.items("source_ranges")}
+    ranges = dict(maps.maps.items("source_ranges"))
     assert list(differences(meant(standing.desired.full(), standing.held), maps.raw(), ranges)) == []
 
 

@@ -119,6 +119,48 @@ def test_an_agent_killed_while_hooks_are_exchanged_is_followed_by_one_that_attac
         following.close()
 
 
+def test_an_agent_killed_while_it_attaches_is_followed_by_one_that_attaches_again(
+    hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an upgrade and back: the first build must not take hooks for its own of which half are another's."""
+    killed = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    killed.open()
+    killed.load_programs()
+    killed.attach()
+    assert killed.keeps_programs
+
+    def be_killed(_programs: dict[Hook, int]) -> None:
+        raise Killed
+
+    monkeypatch.setattr(killed.links, "point_to", be_killed)
+    with pytest.raises(Killed):
+        killed.attach()
+    killed.close()
+    following = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    try:
+        assert following.open().reused
+        assert not following.keeps_programs
+    finally:
+        following.close()
+
+
+def test_larger_maps_that_nobody_came_to_use_are_gone_with_the_next_start(
+    hooks: Hooks, cgroup: Path, bpffs: Path
+) -> None:
+    killed = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    killed.open()
+    killed.load_programs()
+    killed.attach()
+    used = killed.maps.folder
+    killed.larger(GROUND._replace(frontends=2 * GROUND.frontends))
+    assert len(list(bpffs.glob("v*-*"))) == 2
+    killed.close()
+    following = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    assert following.open().reused
+    assert list(bpffs.glob("v*-*")) == [used]
+    following.close()
+
+
 def test_where_hooks_cannot_be_exchanged_the_agent_goes_on_with_the_maps_it_has(
     hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
+from pyagent.datapath.encoded import PROBE_PORT
 from pyagent.datapath.layout import FRONTEND_KEY, Scope, frontend_tag
 from pyagent.datapath.served_prefixes import prefixes_of_frontend
 from pyagent.datapath.writes import Put
-from pyagent.kernel.probe import PROBE_IPV4, PROBE_IPV6, PROBE_PORT
+from pyagent.kernel.probe import PROBE_IPV4, PROBE_IPV6
 from pyagent.model.address import parse_address
 from pyagent.model.outcome import ERRNO_OF, Outcome
 from tests.datapath.ground import Reply, endpoint_slice, service, service_cidr

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from pyagent.datapath.layout import BACKEND, CLIENT_ADDRESSES, CONFIG, SOURCE_RANGE_KEY, WORKLOAD_KEY, Hook
+from pyagent.datapath.layout import (
+    BACKEND,
+    CLIENT_ADDRESSES,
+    CONFIG,
+    META,
+    SOURCE_RANGE_KEY,
+    WORKLOAD_KEY,
+    Hook,
+)
 from pyagent.datapath.writes import Put, Remove, Store, Write
 from pyagent.demo.sandbox import Sandbox
 from pyagent.demo.syscalls import mount_filesystem, unmount
@@ -85,10 +93,11 @@ def pins(bpffs: Path) -> set[str]:
 
 
 def alterations(agent: Agent) -> dict[str, Write]:
-    """A write for each map that decides where connections go, each harmful."""
+    """A write for each map that the agent writes, each harmful."""
     maps = MapSet.open(current_folder(agent.bpffs))
     try:
-        first = {name: min(maps.items(name)) for name in ("frontends", "service_addresses", "source_ranges")}
+        tables = ("frontends", "service_addresses", "source_ranges", "names")
+        first = {name: min(maps.items(name)) for name in tables}
     finally:
         maps.close()
     owner = SOURCE_RANGE_KEY.size - 20
@@ -104,6 +113,23 @@ def alterations(agent: Agent) -> dict[str, Write]:
         "client_addresses": Put("client_addresses", struct.pack("=Q", 1), bytes(CLIENT_ADDRESSES.size)),
         "opted_out": Put("opted_out", WORKLOAD_KEY.pack(1, 1, 0), struct.pack("=I", 1)),
         "config": Store("config", CONFIG.offsets["node_netns"], bytes(8)),
+        "meta": Store("meta", 0, bytes(META.size)),
+        "names": Remove("names", first["names"][0]),
+        "layout": Store("layout", 0, b"garbage!"),
+    }
+
+
+def other_alterations(agent: Agent) -> dict[str, Write]:
+    """Of the same maps in another way, as far as there is one."""
+    maps = MapSet.open(current_folder(agent.bpffs))
+    try:
+        ranges = dict(maps.items("source_ranges"))
+    finally:
+        maps.close()
+    return {
+        "source_ranges": Put("source_ranges", min(ranges), bytes(4)),
+        "config": Store("config", CONFIG.offsets["service_ipv4_low"], b"\xff" * 8),
+        "sets": Store("sets", 0, b"\xff" * 8),
     }
 
 
@@ -128,11 +154,19 @@ def test_entries_that_somebody_changed_are_made_good_and_told(
 ) -> None:
     agent = start(arguments=("--opt-out=on",))
     wait_for(lambda: keys(agent, "client_addresses"), bool, "addresses of clients")
-    wrong = alterations(agent)
-    rounds = 0
+    for wrong in (alterations(agent), other_alterations(agent)):
+        altered_and_repaired(agent, wrong)
+        wait_for(lambda: keys(agent, "opted_out"), lambda now: not now, "an end of the opted-out workload")
+        wait_for(lambda: dial(in_client), lambda pod: pod == "a", "the pod")
+    assert struct.pack("=Q", 1) not in keys(agent, "client_addresses")
+    assert agent.rows("services"), "readers still know the maps"
+
+
+def altered_and_repaired(agent: Agent, wrong: dict[str, Write]) -> None:
+    rounds, began = 0, len(agent.log.read_text())
 
     def told() -> set[str]:
-        lines = re.findall(r"repairing map ([a-z_, ]+): entries were changed", agent.log.read_text())
+        lines = re.findall(r"repairing map ([a-z_, ]+): entries were changed", agent.log.read_text()[began:])
         return {name for names in lines for name in names.split(", ")}
 
     while missing := wrong.keys() - told():
@@ -146,9 +180,6 @@ def test_entries_that_somebody_changed_are_made_good_and_told(
             lambda: agent.verb("diff", f"--state-dir={agent.state_dir}"), lambda d: not d[0], "repair"
         )
         assert code[1] == ""
-        wait_for(lambda: keys(agent, "opted_out"), lambda now: not now, "an end of the opted-out workload")
-        wait_for(lambda: dial(in_client), lambda pod: pod == "a", "the pod")
-    assert struct.pack("=Q", 1) not in keys(agent, "client_addresses")
 
 
 def test_a_program_or_a_pin_of_somebody_else_is_replaced_by_ours(

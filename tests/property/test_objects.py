@@ -245,13 +245,18 @@ class ObjectsMachine(RuleBasedStateMachine):
     @rule()
     def end_grace_period(self) -> None:
         self.node.begin_reading()
-        if self.agent.programmer.held_is_true:
+        programmer = self.agent.programmer
+        if programmer.held_is_true:
             self.agent.reclaim()
+            ranges = (len(self.node.maps.hashes["source_ranges"]), self.node.maps.capacities.source_ranges)
+            assert programmer.usage == {**programmer.held.usage(), "source_ranges": ranges}
 
-    @rule()
-    def crash(self) -> None:
-        """Or an upgrade: another process takes up what is pinned."""
+    @rule(meanwhile=st.none() | services() | slices())
+    def crash(self, meanwhile: Object | None) -> None:
+        """Or an upgrade: another process takes up what is pinned. Something may have changed meanwhile."""
         self.agent = Agent(self.node, self.maps, reused=True)
+        if meanwhile is not None:
+            self.objects[meanwhile["kind"], meanwhile["metadata"]["name"]] = meanwhile
         for obj in self.objects.values():
             put(self.agent, obj)
         self.turn()

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from pyagent.datapath.encoded import PROBE_ADDRESSES, PROBE_PORT
+from pyagent.datapath.encoded import PROBE_PORT
 from pyagent.datapath.layout import Capacities, NameKind
 from pyagent.datapath.plan import no_change
 from pyagent.datapath.writes import Remove, Write
-from pyagent.model.address import Family, Protocol, parse_address, parse_network
+from pyagent.model.address import PROBE_ADDRESSES, Family, Protocol, parse_address, parse_network
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import (
     ANY_OTHER_NODE,

@@ -109,7 +109,7 @@ def start(loop: Loop, state_dir: Path, bpffs: Path, ears: Ears) -> Iterator[Star
         rows = [{"setting": "node-name", "value": "n", "origin": "flag", "from": "--node-name"}]
         journal = Journal(lambda _: "5", clock=lambda: 99.0)
         journal(loop.standing.desired.full(), loop.standing.desired, loop.standing.snapshot)
-        knowledge = Knowledge(loop.ask, lambda: loop.maps.raw, list, facts, journal, lambda: rows, ears)
+        knowledge = Knowledge(loop.ask, lambda: loop.maps.raw, list, list, facts, journal, lambda: rows, ears)
         api = LocalApi(state_dir, bpffs, knowledge)
         started.append(api)
         api.start()

@@ -21,6 +21,7 @@ from pyagent.datapath.evaluate import evaluate
 from pyagent.datapath.held import HeldState
 from pyagent.datapath.layout import BACKEND, CONFIG, NameKind, NodeId, frontend_word
 from pyagent.datapath.plan import plan
+from pyagent.datapath.source_range_plan import ADMITTED
 from pyagent.model.address import Family, Network, Protocol, parse_address
 from pyagent.model.service import ANY_OTHER_NODE
 from tests.unit.datapath_plan.fake_maps import SMALL, FakeMaps
@@ -73,7 +74,8 @@ class Filled:
         self.meant: Meant = meant(desired, self.held)
         web = next(h for key, h in self.meant.ids.items() if key.name == "web")
         self.web = web.identifier
-        self.ranges = {struct.pack("=II", 32 + 96 + 8, web.identifier) + parse_address("10.0.0.0")}
+        self.range = struct.pack("=II", 32 + 96 + 8, web.identifier) + parse_address("10.0.0.0")
+        self.ranges = {self.range: ADMITTED}
 
     def differences(self, raw: RawMaps | None = None) -> list[Difference]:
         return list(differences(self.meant, raw or self.maps.raw, self.ranges))
@@ -175,7 +177,7 @@ def test_names_rules_node_addresses_ranges_and_bounds(filled: Filled) -> None:
     assert only(filled.differences()) == ("node address 192.168.0.2", "this node", "node-b")
     maps["node_addresses"][other] = held
 
-    filled.ranges = set()
+    filled.ranges = {}
     assert only(filled.differences()) == ("source range of shop/web:http/TCP", "nothing", "10.0.0.0/8")
     filled.ranges = Filled().ranges
 
@@ -191,7 +193,7 @@ def test_what_has_no_room_differs(filled: Filled) -> None:
     assert made.unfit
     for write in made.writes:
         maps.apply(write)
-    assert list(differences(meant(desired, held), maps.raw, ()))
+    assert list(differences(meant(desired, held), maps.raw, {}))
 
 
 DIALS = [

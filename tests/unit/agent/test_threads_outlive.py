@@ -52,6 +52,7 @@ def test_room_returns_after_a_grace_period_that_could_not_be_had() -> None:
     keeper.start()
     keeper.free(freed)
     assert ended.get(timeout=PATIENCE) == (freed,)
+    assert not refuse.left, "no room returns before"
     keeper.stop()
 
 

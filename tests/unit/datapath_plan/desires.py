@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
-from pyagent.datapath.encoded import PROBE_ADDRESSES, PROBE_PORT
-from pyagent.model.address import Family, Network, Protocol, family_of, parse_address
+from pyagent.datapath.encoded import PROBE_PORT
+from pyagent.model.address import PROBE_ADDRESSES, Family, Network, Protocol, family_of, parse_address
 from pyagent.model.outcome import Outcome
 from pyagent.model.service import (
     ANY_OTHER_NODE,
