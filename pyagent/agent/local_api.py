@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -31,7 +30,7 @@ from pyagent.agent.inbox import Standing
 from pyagent.agent.journal import Journal
 from pyagent.agent.local_answers import service_facts, services_at, sync
 from pyagent.agent.local_diff import Meant, differences, meant
-from pyagent.agent.state_files import is_ours_alone
+from pyagent.agent.state_files import is_in_use, is_ours_alone
 from pyagent.datapath.decoded import RawMaps
 from pyagent.model.address import parse_address
 from pyagent.model.failures import InvalidField, KubesockError, UsageError
@@ -235,14 +234,8 @@ def _make_room(state_dir: Path) -> None:
         kind = path.lstat().st_mode
     except FileNotFoundError:
         return
-    if stat.S_ISSOCK(kind) and _somebody_listens(state_dir):
+    if stat.S_ISSOCK(kind) and is_in_use(state_dir):
         raise UsageError("another agent listens there; give each agent its own --state-dir")
     if not (stat.S_ISSOCK(kind) or stat.S_ISLNK(kind)):
         raise UsageError("it is in the way and no socket; remove it")
     path.unlink()
-
-
-def _somebody_listens(state_dir: Path) -> bool:
-    with in_folder(state_dir) as path, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.setblocking(False)
-        return client.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)

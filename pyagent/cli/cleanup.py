@@ -42,21 +42,28 @@ def cleanup(bpffs: Path, state_dir: Path, dry_run: bool, kube_proxy: bool, force
 
 
 def _remove_ours(bpffs: Path, state_dir: Path, dry_run: bool) -> None:
-    from pyagent.agent.state_files import is_in_use, remove_state, state_files
+    from pyagent.agent.state_files import is_in_use, remove_state, shown, state_files
     from pyagent.kernel.datapath import cleanup as remove_pins
     from pyagent.kernel.datapath import pins
 
     if dry_run:
         for path in [*pins(bpffs), *([] if is_in_use(state_dir) else state_files(state_dir))]:
-            click.echo(f"would remove {path}")
+            click.echo(f"would remove {shown(path)}")
         return
     removed = [str(path) for path in remove_pins(bpffs)]
+    failed: list[str] = []
     if is_in_use(state_dir):
         click.echo(f"kubesock: {state_dir} stays: another agent, with another --bpffs, uses it", err=True)
     else:
-        removed += remove_state(state_dir)
+        state = remove_state(state_dir)
+        removed += state.removed
+        for line in state.kept:
+            click.echo(f"kubesock: {line}", err=True)
+        failed = state.failed
     for line in removed:
         click.echo(f"removed {line}")
+    if failed:
+        raise KubesockError("; ".join(failed))
     if not removed:
         click.echo(f"nothing to remove below {bpffs}")
 

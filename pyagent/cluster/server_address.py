@@ -6,6 +6,7 @@ of `default/kubernetes` leads nowhere. So the endpoints behind it are kept on di
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,10 +19,13 @@ from pyagent.cluster.access import Credentials
 from pyagent.model.address import format_endpoint, parse_address
 from pyagent.model.failures import InvalidField, UsageError
 from pyagent.model.kube_objects import LABEL_SERVICE_NAME, EndpointSlice
+from pyagent.own_folder import NotOurs, opened
 
+log = logging.getLogger(__name__)
 FILE_NAME = "api-server-endpoints.json"
 IN_CLUSTER_PATIENCE = 10.0  # seconds before the error names --api-server
 MAX_REMEMBERED = 16
+MAX_BYTES = 64 << 10
 
 
 class _Remembered(msgspec.Struct):
@@ -115,13 +119,13 @@ def is_api_server_slice(one: EndpointSlice) -> bool:
 
 
 def recall(state_dir: Path) -> list[str]:
-    """The endpoints kept last; none if there are none, or if the file is damaged or a link."""
+    """The endpoints kept last; none if there are none, or the file is damaged, or others could write it."""
     try:
-        descriptor = os.open(
-            state_dir / FILE_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        )
-        with os.fdopen(descriptor, "rb") as file:
-            kept = msgspec.json.decode(file.read(64 << 10), type=_Remembered).endpoints
+        with opened(state_dir, through_link=True) as folder:
+            kept = msgspec.json.decode(folder.read(FILE_NAME, MAX_BYTES), type=_Remembered).endpoints
+    except NotOurs as error:
+        log.warning("%s", error)
+        return []
     except (OSError, msgspec.MsgspecError, ValueError):
         return []
     usable = []

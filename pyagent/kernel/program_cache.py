@@ -8,15 +8,17 @@ passes the kernel's verifier like anything else.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import importlib.util
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from pyagent.own_folder import NotOurs, OwnFolder, opened
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 4 << 20
@@ -27,54 +29,56 @@ ABANDONED_SECONDS = 600.0
 
 
 class ProgramCache:
-    """Files in one folder that only root can write."""
+    """Files in one folder that only root can write; no link is followed, neither to it nor in it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, identity: bytes, names: Sequence[str]) -> dict[str, bytes] | None:
         """Instructions by program name; None if they are not there or not to be trusted."""
-        path = self._path(identity)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            with opened(self._folder) as folder:
+                data = folder.read(_file_name(identity), MAX_BYTES)
+        except NotOurs as error:
+            log.warning("%s", error)
+            return None
         except OSError:
             return None
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                log.warning("%s is not used: somebody else can write it", path)
-                return None
-            data = file.read(MAX_BYTES)
         return _decoded(data, names)
 
     def put(self, identity: bytes, compiled: dict[str, bytes]) -> None:
         """Keep instructions; older files beyond a few are removed. A failure costs a compilation later."""
         programs = {name: base64.b64encode(code).decode() for name, code in compiled.items()}
         body = json.dumps(programs, sort_keys=True)
-        digest = hashlib.sha256(body.encode()).hexdigest()
+        document = {"sha256": hashlib.sha256(body.encode()).hexdigest(), "programs": body}
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=UNFINISHED, delete=False) as file:
-                json.dump({"sha256": digest, "programs": body}, file)
-            Path(file.name).replace(self._path(identity))
-            self._forget_oldest()
-        except OSError as error:
+            with opened(self._folder) as folder:
+                folder.write(_file_name(identity), json.dumps(document).encode(), UNFINISHED)
+                with contextlib.suppress(FileNotFoundError):  # another agent tidies up too
+                    _forget_oldest(folder)
+        except (NotOurs, OSError) as error:
             log.info("compiled programs are not kept: %s", error)
 
-    def _path(self, identity: bytes) -> Path:
-        made_by = f"{_bcc_version()} {os.uname().release} {os.uname().machine}"
-        key = hashlib.sha256(identity + made_by.encode()).hexdigest()[:32]
-        return self._folder / f"{key}{SUFFIX}"
 
-    def _forget_oldest(self) -> None:
-        files = sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
-        for path in (*files[:-MAX_FILES], *self._abandoned()):
-            path.unlink(missing_ok=True)
+def is_kept_program(name: str) -> bool:
+    """Whether a file of this name in the folder is ours."""
+    return name.endswith(SUFFIX) or name.startswith(UNFINISHED)
 
-    def _abandoned(self) -> list[Path]:
-        """Half-written files of agents that were killed, or had no room."""
-        before = time.time() - ABANDONED_SECONDS
-        return [path for path in self._folder.glob(f"{UNFINISHED}*") if path.stat().st_mtime < before]
+
+def _file_name(identity: bytes) -> str:
+    made_by = f"{_bcc_version()} {os.uname().release} {os.uname().machine}"
+    return f"{hashlib.sha256(identity + made_by.encode()).hexdigest()[:32]}{SUFFIX}"
+
+
+def _forget_oldest(folder: OwnFolder) -> None:
+    """Also half-written files of agents that were killed, or had no room."""
+    written = {name: folder.status(name).st_mtime for name in folder.names() if is_kept_program(name)}
+    whole = sorted((name for name in written if name.endswith(SUFFIX)), key=written.__getitem__)
+    before = time.time() - ABANDONED_SECONDS
+    abandoned = [name for name in written if name.startswith(UNFINISHED) and written[name] < before]
+    for name in (*whole[:-MAX_FILES], *abandoned):
+        folder.remove(name)
 
 
 def _decoded(data: bytes, names: Sequence[str]) -> dict[str, bytes] | None:

@@ -313,6 +313,20 @@ def test_a_damaged_or_linked_memory_is_no_memory(tmp_path: Path) -> None:
     assert recall(tmp_path) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+@pytest.mark.parametrize(("owner", "mode"), [(12345, 0o666), (12345, 0o600), (0, 0o666)])
+@pytest.mark.parametrize("part", ["file", "folder"])
+def test_a_memory_that_others_could_write_is_no_memory(
+    tmp_path: Path, owner: int, mode: int, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    remember(tmp_path / "state", ["192.0.2.1:6443"])
+    changed = tmp_path / "state" / FILE_NAME if part == "file" else tmp_path / "state"
+    changed.chmod(mode | 0o100)
+    os.chown(changed, owner, -1)
+    assert recall(tmp_path / "state") == []
+    assert f"{changed} is not used" in caplog.text
+
+
 def test_a_state_directory_that_cannot_be_written_is_no_failure(
     server: ApiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

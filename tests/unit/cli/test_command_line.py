@@ -16,7 +16,7 @@ import pytest
 ENTRY = "import sys; sys.argv[0] = 'kubesock'; from pyagent.cli.main import main; sys.exit(main())"
 SLOW = {"bcc", "kubernetes", "textual", "rich", "pyroute2", "prometheus_client", "http", "yaml", "asyncio"}
 
-READERS = {"cli", "datapath", "kernel", "model", "view"}
+READERS = {"cli", "datapath", "kernel", "model", "own_folder", "view"}
 """What the verbs that read pins are made of: nothing of the agent's."""
 
 

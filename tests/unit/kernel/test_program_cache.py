@@ -92,6 +92,28 @@ def test_a_file_that_others_can_write(cache: ProgramCache, tmp_path: Path, mode:
     assert cache.get(IDENTITY, NAMES) is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+@pytest.mark.parametrize("part", ["file", "folder"])
+def test_what_belongs_to_another_user(
+    cache: ProgramCache, tmp_path: Path, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.chown(the_file(tmp_path) if part == "file" else tmp_path / "programs", 12345, -1)
+    assert cache.get(IDENTITY, NAMES) is None
+    assert "it belongs to uid 12345; remove it" in caplog.text
+
+
+def test_a_folder_that_is_a_link_is_neither_read_nor_written(cache: ProgramCache, tmp_path: Path) -> None:
+    (tmp_path / "programs").rename(tmp_path / "elsewhere")
+    (tmp_path / "programs").symlink_to(tmp_path / "elsewhere")
+    assert cache.get(IDENTITY, NAMES) is None
+    old = tmp_path / "elsewhere" / "unfinished-old"
+    old.touch()
+    os.utime(old, (0, 0))
+    before = sorted((tmp_path / "elsewhere").iterdir())
+    cache.put(b"another source", PROGRAMS)
+    assert sorted((tmp_path / "elsewhere").iterdir()) == before
+
+
 def test_a_link_is_not_followed(cache: ProgramCache, tmp_path: Path) -> None:
     path = the_file(tmp_path)
     path.rename(tmp_path / "elsewhere")
@@ -102,7 +124,7 @@ def test_a_link_is_not_followed(cache: ProgramCache, tmp_path: Path) -> None:
 def test_only_the_newest_are_kept(cache: ProgramCache, tmp_path: Path) -> None:
     for number in range(MAX_FILES + 3):
         cache.put(b"%d" % number, PROGRAMS)
-        os.utime(cache._path(b"%d" % number), (number, number))
+        os.utime(tmp_path / "programs" / program_cache._file_name(b"%d" % number), (number, number))
     kept = [number for number in range(MAX_FILES + 3) if cache.get(b"%d" % number, NAMES) is not None]
     assert len(list((tmp_path / "programs").iterdir())) == MAX_FILES
     assert kept[-1] == MAX_FILES + 2
