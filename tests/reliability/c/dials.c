@@ -75,7 +75,7 @@ struct target {
 	unsigned int first, sets;
 	struct in6_addr only; /* of affinity: the backend of all calls */
 	bool has_only;
-	uint64_t calls, in_switch, asked, ended;
+	uint64_t calls, connects, in_switch, asked, ended;
 	struct kept kept[KEPT];
 };
 
@@ -325,10 +325,14 @@ static void ask_kept(struct target *target)
 		ask_peer(target, kept->fd, &kept->backend);
 }
 
-/* inet_diag ends a socket with ECONNABORTED, whose backend has gone only if a switch has begun meanwhile. */
+/*
+ * inet_diag ends a socket with ECONNABORTED and leaves it unconnected; its backend has gone only if a switch has
+ * begun meanwhile.
+ */
 static bool may_be_ended(struct target *target, int error, uint64_t earliest)
 {
-	return error == ECONNABORTED && load(&shared->target[target - targets].begun) != earliest;
+	return (error == ECONNABORTED || error == EDESTADDRREQ) &&
+	       load(&shared->target[target - targets].begun) != earliest;
 }
 
 static void dial(struct target *target)
@@ -371,6 +375,7 @@ static void dial(struct target *target)
 		return;
 	}
 	judge(target, &backend, earliest);
+	target->connects++;
 	ask_peer(target, fd, &backend);
 	keep_or_close(target, fd, accepted, &backend);
 }
@@ -431,7 +436,7 @@ static void stay_on(int cpu)
 
 int main(int count, char **words)
 {
-	uint64_t wanted, calls = 0, in_switch = 0, asked = 0, ended = 0;
+	uint64_t wanted, calls = 0, connects = 0, in_switch = 0, asked = 0, ended = 0;
 	int handle, i;
 
 	if (count < 7 || count - 6 > MAX_TARGETS) {
@@ -466,12 +471,14 @@ int main(int count, char **words)
 		__atomic_store_n(&shared->client[own].calls, calls, __ATOMIC_SEQ_CST);
 	}
 	for (i = 0; i < target_count; i++) {
+		connects += targets[i].connects;
 		in_switch += targets[i].in_switch;
 		asked += targets[i].asked;
 		ended += targets[i].ended;
 	}
-	printf("calls %llu\nin_switch %llu\nasked %llu\nended %llu\nwrong_count %llu\n",
-	       (unsigned long long)calls, (unsigned long long)in_switch, (unsigned long long)asked,
-	       (unsigned long long)ended, (unsigned long long)wrong_count);
+	printf("calls %llu\nconnects %llu\nin_switch %llu\nasked %llu\nended %llu\nwrong_count %llu\n",
+	       (unsigned long long)calls, (unsigned long long)connects,
+	       (unsigned long long)in_switch, (unsigned long long)asked, (unsigned long long)ended,
+	       (unsigned long long)wrong_count);
 	return 0;
 }

@@ -33,6 +33,7 @@ class Seen(NamedTuple):
 
     Attributes:
         calls: connects and exchanges of datagrams through a Service, on new sockets.
+        connects: those of them that connect()ed, TCP and UDP; the others were datagrams.
         in_switch: those during which a set was being switched.
         asked: answers to "who is the peer", of new and of old sockets.
         ended: UDP sockets whose backend went between connect() and send(), which told it.
@@ -41,6 +42,7 @@ class Seen(NamedTuple):
     """
 
     calls: int
+    connects: int
     in_switch: int
     asked: int
     ended: int
@@ -49,8 +51,9 @@ class Seen(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.calls:,} calls, {self.in_switch:,} of them while a set was switched;"
-            f" {self.asked:,} peers asked; UDP sockets ended before their send(): {self.ended:,};"
+            f"{self.calls:,} calls, {self.connects:,} of them connect();"
+            f" {self.in_switch:,} while a set was switched; {self.asked:,} peers asked;"
+            f" UDP sockets ended before their send(): {self.ended:,};"
             f" wrong: {self.wrong:,}"
         )
 
@@ -141,6 +144,7 @@ class Load:
                     counts[name] += int(rest)
         return Seen(
             counts["calls"],
+            counts["connects"],
             counts["in_switch"],
             counts["asked"],
             counts["ended"],
