@@ -47,7 +47,7 @@ def instruction(code: int, destination: int = 0, source: int = 0, offset: int = 
     return struct.pack("=BBhi", code, source << 4 | destination, offset, value)
 
 
-_RETURN_1 = instruction(0xB7, 0, value=1) + instruction(0x95)
+RETURN_1 = instruction(0xB7, 0, value=1) + instruction(0x95)
 
 
 def _call(helper: int) -> bytes:
@@ -57,19 +57,19 @@ def _call(helper: int) -> bytes:
 @cache
 def sock_addr_error() -> OSError | None:
     """Why programs of this kind cannot be loaded at all; None: they can."""
-    return _loads(_RETURN_1)
+    return _loads(RETURN_1)
 
 
 @cache
 def has_set_retval() -> bool:
     """bpf_set_retval in connect hooks (Linux 5.18)."""
-    return _loads(_call(HELPER_SET_RETVAL), _RETURN_1) is None
+    return _loads(_call(HELPER_SET_RETVAL), RETURN_1) is None
 
 
 @cache
 def has_coarse_clock() -> bool:
     """bpf_ktime_get_coarse_ns (Linux 5.11)."""
-    return _loads(_call(HELPER_COARSE_CLOCK), _RETURN_1) is None
+    return _loads(_call(HELPER_COARSE_CLOCK), RETURN_1) is None
 
 
 @cache

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyagent.datapath.layout import Capacities, MapSpec, MapType, map_specs
 from pyagent.kernel import bpf_syscall as bpf
-from pyagent.kernel import features
+from pyagent.kernel import features, tc_links
 from pyagent.kernel.map_create import create_map
 from pyagent.kernel.preflight import Finding, State, feature_finding, refusal_finding
 
@@ -22,7 +22,6 @@ STORAGE_ITERATOR = b"bpf_iter_bpf_sk_storage_map\0"
 SO_COOKIE, SO_NETNS_COOKIE = 57, 71
 NETLINK_SOCK_DIAG, SOCK_DESTROY = 4, 21
 NLM_F_REQUEST, NLM_F_ACK = 1, 4
-_RETURN_1 = struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)
 _NO_SUCH_FD = 0x7FFFFFFF
 
 _SMALL = {
@@ -118,7 +117,7 @@ def _cgroup_links() -> Iterator[Finding]:
     name = "links to cgroups"
     try:
         program = bpf.program_load(
-            bpf.ProgramKind(features.PROGRAM_SOCK_ADDR, features.ATTACH_CONNECT4), _RETURN_1, "probe"
+            bpf.ProgramKind(features.PROGRAM_SOCK_ADDR, features.ATTACH_CONNECT4), features.RETURN_1, "probe"
         )
         try:
             bpf.link_create(program, _NO_SUCH_FD, features.ATTACH_CONNECT4)
@@ -129,6 +128,20 @@ def _cgroup_links() -> Iterator[Finding]:
             yield refusal_finding(name, True, error, "boot Linux 5.7 or later with CONFIG_CGROUP_BPF=y")
             return
     yield Finding(name, State.FOUND, True, "since Linux 5.7")
+
+
+def _packets() -> Iterator[Finding]:
+    name, error = "packet programs", tc_links.program_error()
+    if error is not None:
+        yield refusal_finding(name, False, error, "no traffic from outside is served: run with --outside=off")
+        return
+    yield Finding(name, State.FOUND, False, "at network devices, for traffic from outside")
+    name, error = "links at devices (tcx)", tc_links.tcx_error()
+    if error is None:
+        yield Finding(name, State.FOUND, False, "since Linux 6.6")
+    else:
+        without = "clsact filters are used instead, which others can take away: they are put back"
+        yield refusal_finding(name, False, error, without)
 
 
 def _type_information() -> Iterator[Finding]:
@@ -208,6 +221,7 @@ PROBES: dict[str, Callable[[], Iterator[Finding]]] = {
     "batch operations on maps": _batches,
     "bpf_set_retval": _set_retval,
     "bpf_ktime_get_coarse_ns": _coarse_clock,
+    "packet programs": _packets,
     "BTF": _type_information,
     "socket cookies in iterators": _iterator_cookie,
     "SO_NETNS_COOKIE": _namespace_cookie,

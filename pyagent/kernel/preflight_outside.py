@@ -8,7 +8,6 @@ from pathlib import Path
 from pyagent.kernel.map_set import MapSet, current_folder
 from pyagent.kernel.outside_devices import outside_devices
 from pyagent.kernel.preflight import Finding, State
-from pyagent.kernel.tc_links import has_tcx
 from pyagent.model.failures import PinsMissing
 
 FORWARDING = {"IPv4": "net/ipv4/ip_forward", "IPv6": "net/ipv6/conf/all/forwarding"}
@@ -17,9 +16,7 @@ SYSCTL = Path("/proc/sys")
 
 
 def outside(bpffs: Path) -> Iterator[Finding]:
-    """Devices, forwarding, and whether the host uses the ports that packets leave with."""
-    how = "tcx links" if has_tcx() else "clsact filters, links need Linux 6.6"
-    yield Finding("packet programs", State.FOUND, False, how)
+    """Forwarding, devices, and whether the host uses the ports that packets leave with."""
     yield _forwarding()
     try:
         maps = MapSet.open(current_folder(bpffs))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyagent.kernel import bpf_syscall as bpf
-from pyagent.kernel.features import explain_errno, kernel_version
+from pyagent.kernel.features import RETURN_1, explain_errno
 from pyagent.model.failures import KernelRefused
 
 PROGRAM_SCHED_CLS = 3
@@ -19,6 +19,7 @@ PRIORITY, HANDLE, NAME = 0x6B73, 1, "kubesock"
 """Where our clsact filter stands; nobody else's is looked at."""
 FILTER = "filter-"
 ETH_P_ALL = 3
+_NO_SUCH_DEVICE = 0x7FFFFFFF
 
 
 class Point(Enum):
@@ -52,9 +53,35 @@ class Place(NamedTuple):
 
 
 @cache
+def program_error() -> OSError | None:
+    """Why programs for packets cannot be loaded at all; None: they can."""
+    try:
+        os.close(bpf.program_load(KIND, RETURN_1, "probe"))
+    except OSError as error:
+        return error
+    return None
+
+
+@cache
+def tcx_error() -> OSError | None:
+    """Why there are no bpf_links at tc's points (Linux 6.6); None: there are.
+
+    Asked for a device that cannot exist: the kernel gets as far as looking for it, or knows no such links.
+    """
+    try:
+        program = bpf.program_load(KIND, RETURN_1, "probe")
+        try:
+            os.close(bpf.link_create(program, _NO_SUCH_DEVICE, Point.ARRIVE.attach_type))
+        finally:
+            os.close(program)
+    except OSError as error:
+        return None if error.errno == errno.ENODEV else error
+    return None
+
+
 def has_tcx() -> bool:
-    """bpf_link at tc's points (Linux 6.6), by the kernel's version: a try would need a device."""
-    return kernel_version() >= (6, 6)
+    """Whether programs are attached to devices by links."""
+    return tcx_error() is None
 
 
 class TcLinks:

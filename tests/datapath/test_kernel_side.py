@@ -1,21 +1,18 @@
-"""The kernel side by itself: loading, the probe, a restart onto pins, sockets listed and ended, cleanup."""
+"""The kernel side by itself: the probe, a restart onto pins, sockets listed and ended, cleanup."""
 
 from __future__ import annotations
 
 import errno
-import json
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel import connections, features
 from pyagent.kernel.datapath import Datapath, cleanup
-from pyagent.kernel.links import effective_programs, program_name
+from pyagent.kernel.links import effective_programs
 from pyagent.kernel.probe import silent_hooks
 from pyagent.kernel.stale_sockets import destroy
 from tests.datapath.ground import endpoint_slice, service
@@ -28,7 +25,6 @@ from tests.datapath.ground.waiting import wait_for
 
 pytestmark = pytest.mark.kernel
 
-RESULTS = Path(__file__).resolve().parents[1] / "kernels/results"
 SERVICE_IPS = ["10.96.9.1", "fd44:10:96::9:1"]
 KEPT = (Way("udp", 4), Way("udp", 6), Way("udp", 46), Way("tcp", 4), Way("tcp", 6))
 
@@ -53,35 +49,6 @@ def dial(client: InClient, call: str) -> str:
 
 def attached(cgroup: Path) -> list[int]:
     return [identifier for found in effective_programs(cgroup).values() for identifier in found]
-
-
-def test_every_program_loads(hooks: Hooks, record_property: Callable[[str, object], None]) -> None:
-    """What the verifier looked at is told to whoever records results of several kernels."""
-    programs = {program_name(state.hook): state.program_id for state in hooks.datapath.link_states()}
-    assert len(programs) == 8
-    for name, identifier in sorted(programs.items()):
-        fd = bpf.program_fd_by_id(identifier)
-        info = bpf.program_info(fd)
-        os.close(fd)
-        assert info.translated_bytes > 0
-        assert info.verified_instructions > 0 or features.kernel_version() < (5, 16)
-        record_property(f"program {name}", [info.translated_bytes // 8, info.verified_instructions])
-
-
-def test_no_program_costs_the_verifier_half_as_much_again(hooks: Hooks) -> None:
-    kernel = ".".join(map(str, features.kernel_version()))
-    path = RESULTS / f"{kernel}.json"
-    if features.kernel_version() < (5, 16) or not path.exists():
-        pytest.skip(f"no counts of Linux {kernel} are kept")
-    kept = json.loads(path.read_text())["programs"]
-    for state in hooks.datapath.link_states():
-        name = program_name(state.hook)
-        fd = bpf.program_fd_by_id(state.program_id)
-        try:
-            verified = bpf.program_info(fd).verified_instructions
-        finally:
-            os.close(fd)
-        assert verified < 1.5 * kept[name]["verified"], f"{name}: `make kernels` keeps new counts"
 
 
 def test_every_forward_hook_answers_the_probe(hooks: Hooks) -> None:

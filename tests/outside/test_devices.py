@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -22,8 +23,10 @@ NODE = parse_address("192.0.2.11")
 
 
 @pytest.mark.kernel
-def test_filters_serve_where_links_cannot_be_had(served: Served) -> None:
-    """Before Linux 6.6; here both can be had."""
+def test_filters_serve_where_links_cannot_be_had(
+    served: Served, record_property: Callable[[str, object], None]
+) -> None:
+    """Before Linux 6.6; since then both can be had."""
     served.serve(exposed((served.lan.a1, "node-a")))
     lan, folder = served.lan, served.folder / "outside"
     try:
@@ -34,6 +37,7 @@ def test_filters_serve_where_links_cannot_be_had(served: Served) -> None:
         assert served.cover("auto", tcx=False) == [], "replaced in place"
         assert len(lan.node_a.do(lambda: attached_places(folder))) == 2
         assert lan.client.do(partial(ask_tcp, lan.node_a.ipv4, NODE_PORT)).pod == "a1"
+        record_property("feature filters at devices (clsact)", True)
         served.cover("off", tcx=False)
         assert not lan.node_a.do(lambda: attached_places(folder))
         with pytest.raises(ConnectionRefusedError):
