@@ -136,7 +136,9 @@ class HttpServer:
         except OSError as error:
             if hard_fail:
                 raise
-            log.error("%s cannot listen, tried again every %g s: %s", what, self._retry_seconds, error)
+            remedy = "; ports below 1024 need CAP_NET_BIND_SERVICE" if error.errno == errno.EACCES else ""
+            wait = self._retry_seconds
+            log.error("%s cannot listen, tried again every %g s: %s%s", what, wait, error, remedy)
             with self._lock:
                 due = time.monotonic() + self._retry_seconds
                 self._waiting.append(Waiting(bind, handler, what, due))

@@ -9,6 +9,7 @@ from functools import cache
 from typing import NamedTuple
 
 from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel import capabilities
 
 PROGRAM_SOCK_ADDR = 18
 ATTACH_CONNECT4 = 10
@@ -90,10 +91,7 @@ def kernel_version() -> tuple[int, int]:
 def explain_errno(error: OSError) -> str:
     """What a refusal of bpf(2) usually means, as an instruction."""
     if error.errno in (errno.EPERM, errno.EACCES):
-        return (
-            "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a seccomp profile"
-            " that allows bpf(2)"
-        )
+        return capabilities.remedy()
     if error.errno == errno.ENOSYS:
         return "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL=y"
     if error.errno == errno.EINVAL:

@@ -94,9 +94,8 @@ class Unit:
             refusal = features.sock_addr_error()
             remedy = features.explain_errno(refusal or error)
             words = _tail("\n".join(getattr(error, "__notes__", [])))
-            raise KernelRefused(
-                f"load {self.name}, program {name}: {error.strerror}; {words}; {remedy}"
-            ) from error
+            causes = "; ".join(filter(None, (error.strerror, words, remedy)))
+            raise KernelRefused(f"load {self.name}, program {name}: {causes}") from error
 
     def _compile(self, names: list[str]) -> dict[str, bytes]:
         job = {

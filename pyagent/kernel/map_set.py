@@ -27,6 +27,7 @@ from pyagent.datapath.layout import (
 )
 from pyagent.datapath.writes import Put, Remove, Store, Write
 from pyagent.kernel import bpf_syscall as bpf
+from pyagent.kernel import capabilities
 from pyagent.kernel.map_create import create_map
 from pyagent.model.failures import (
     KernelRefused,
@@ -493,7 +494,7 @@ def _checked(fd: int, wanted: MapSpec, folder: Path) -> MapSpec:
 
 def _refused(what: str, error: OSError) -> KernelRefused | NoPermission:
     if error.errno in (errno.EPERM, errno.EACCES):
-        return NoPermission(f"{what}: {error.strerror}; needs root or CAP_BPF and CAP_NET_ADMIN")
+        return NoPermission(f"{what}: {error.strerror}; {capabilities.remedy()}")
     if error.errno == errno.ENOMEM:
         return KernelRefused(f"{what}: no memory; give smaller map sizes or raise the memory limit")
     return KernelRefused(f"{what}: {error.strerror}")

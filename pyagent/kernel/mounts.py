@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -111,4 +112,7 @@ def ensure_bpffs(folder: Path) -> str | None:
 def _mount_bpffs(target: Path) -> None:
     if _libc.mount(b"bpf", os.fsencode(target), b"bpf", 0, b"mode=0700") != 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"cannot mount bpf there: {os.strerror(error)}")
+        text = f"cannot mount bpf there: {os.strerror(error)}"
+        if error in (errno.EPERM, errno.EACCES):
+            text += f"; needs CAP_SYS_ADMIN, or mount it beforehand: mount -t bpf bpf {target}"
+        raise OSError(error, text)

@@ -13,13 +13,13 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from pyagent.kernel import capabilities
 from pyagent.kernel.bpf_syscall import lift_locked_memory
 from pyagent.kernel.features import Feature, explain_errno, kernel_version
 from pyagent.model.failures import KubesockError
 
 MINIMUM_KERNEL = (5, 10)
 PROVEN_ARCHITECTURES = frozenset({"x86_64"})
-CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
 
 class State(Enum):
@@ -100,23 +100,11 @@ def _architecture() -> Iterator[Finding]:
         )
 
 
-def held_capabilities() -> frozenset[str]:
-    """Those of CAPABILITIES that this process has in effect (proc_pid_status(5), CapEff)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            bits = int(line.split()[1], 16)
-            return frozenset(name for name, bit in CAPABILITIES.items() if bits >> bit & 1)
-    return frozenset()
-
-
 def _capabilities() -> Iterator[Finding]:
-    held = held_capabilities()
-    lacking = {"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"} - held
-    if "CAP_SYS_ADMIN" in held:
-        lacking -= {"CAP_BPF", "CAP_PERFMON"}  # the kernel takes it for both
-    detail = ", ".join(sorted(held)) or f"none (uid {os.geteuid()})"
+    lacking = capabilities.lacking()
+    detail = ", ".join(sorted(capabilities.held())) or f"none (uid {os.geteuid()})"
     if lacking:
-        remedy = f"run as root, or grant {', '.join(sorted(lacking))}; the answers below are partial without"
+        remedy = f"run as root, or grant {', '.join(lacking)}; the answers below are partial without"
         yield Finding("capabilities", State.MISSING, True, detail, remedy)
     else:
         yield Finding("capabilities", State.FOUND, True, detail)

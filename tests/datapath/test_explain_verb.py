@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from pyagent.agent.state_files import PROGRAMS
 from pyagent.datapath.encoded import address_frontend_key
 from pyagent.datapath.layout import frontend_word
 from pyagent.datapath.writes import Put, Remove, Store
@@ -39,16 +38,8 @@ TARGET = [("http", 8080, "TCP")]
 GONE = {"ready": False, "serving": False, "terminating": False}
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this module's agents keep compiled programs: only the first of them compiles."""
-    return tmp_path_factory.mktemp("programs")
-
-
 @pytest.fixture
-def agent(
-    cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, tmp_path: Path, programs: Path
-) -> Agent:
+def agent(cluster: SmallCluster, manifests: Manifests, start_agent: StartAgent, tmp_path: Path) -> Agent:
     """It serves `web` with two endpoints, one of them not ready, and `headless`."""
     a, b = cluster.server("a"), cluster.server("b")
     manifests.write(
@@ -64,7 +55,6 @@ def agent(
     )
     state_dir = tmp_path / ("a-state-directory-with-a-long-name-" * 4)
     state_dir.mkdir()
-    (state_dir / PROGRAMS).symlink_to(programs)
     return start_agent(manifests.folder, state_dir=state_dir)
 
 

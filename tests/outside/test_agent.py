@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from pyagent.demo.children import wait_until
 from pyagent.demo.sandbox import Sandbox
 from pyagent.kernel.tc_links import attached_places
 from tests.datapath.ground.asking import ask_tcp, ask_udp, tcp_reply_on
+from tests.datapath.ground.capabilities import NEEDED, with_only
 from tests.datapath.ground.cluster import InClient
 from tests.datapath.ground.manifests import Manifests, service_cidr
 from tests.datapath.ground.steps import in_steps
@@ -37,8 +39,9 @@ class Node:
         self.sandbox, self.lan = sandbox, lan
         self.manifests = Manifests(folder / "manifests")
         self.state_dir = folder / "state"
-        self.state_dir.mkdir()
-        (self.state_dir / PROGRAMS).symlink_to(programs)
+        self.compiled = programs
+        shutil.copytree(programs, self.state_dir / PROGRAMS)
+        (self.state_dir / PROGRAMS).chmod(0o700)
         self.bpffs = sandbox.bpffs / folder.name
         self.cgroup = sandbox.new_cgroup(folder.name)
         self.agent: Agent | None = None
@@ -46,7 +49,7 @@ class Node:
     def put(self, *ends: tuple[Host, str], **spec: Any) -> None:
         self.manifests.write("all", [*exposed(*ends, **spec), *nodes(self.lan), service_cidr(*CLUSTER_RANGE)])
 
-    def start(self, *arguments: str) -> Agent:
+    def start(self, *arguments: str, launcher: tuple[str, ...] = ()) -> Agent:
         self.agent = Agent(
             self.sandbox,
             ("--manifests", str(self.manifests.folder)),
@@ -56,6 +59,7 @@ class Node:
             state_dir=self.state_dir,
             netns=self.lan.node_a.netns,
             arguments=arguments,
+            launcher=launcher,
         )
         self.agent.wait_ready()
         return self.agent
@@ -72,6 +76,7 @@ class Node:
         if self.agent is not None:
             self.agent.process.kill()
             self.agent = None
+            shutil.copytree(self.state_dir / PROGRAMS, self.compiled, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -103,6 +108,13 @@ def test_an_agent_serves_its_uplinks_by_itself_and_leaves_nothing_after_cleanup(
     code, _, errors = node.lan.node_a.do(partial(run_verb, "cleanup", f"--bpffs={node.bpffs}"))
     assert (code, node.serves_packets(), node.bpffs.exists()) == (0, False, False), errors
     assert who(node.lan) == "ConnectionRefusedError"
+
+
+def test_three_capabilities_are_enough_for_packets_from_outside(node: Node) -> None:
+    node.put((node.lan.a1, "node-a"))
+    node.start(launcher=with_only(*NEEDED))
+    node.wait_served()
+    assert (who(node.lan), who(node.lan, UDP_NODE_PORT)) == ("a1", "a1")
 
 
 def test_no_connection_is_lost_while_the_agent_restarts_under_load(node: Node) -> None:
