@@ -3,7 +3,8 @@
 #ifndef KUBESOCK_BEGIN_H
 #define KUBESOCK_BEGIN_H
 
-#define PORT_ATTEMPTS 64
+/* Of many thousand, for a client that used one port twice. The verifier walks through each. */
+#define OTHER_PORT_ATTEMPTS 16
 #define HIGH_PORTS 0xc000
 
 static __always_inline struct outside_device *device_of(u32 index)
@@ -143,7 +144,7 @@ static __always_inline void await_departure(const struct flow_key *key, const st
  */
 static __always_inline bool keep_flow(const struct packet *packet, struct flow *flow)
 {
-	for (int i = 0; i < PORT_ATTEMPTS; i++) {
+	for (int i = 0; i < OTHER_PORT_ATTEMPTS; i++) {
 		struct flow_key key = other_half(&packet->key, flow);
 		struct flow back = mirrored(&packet->key, flow);
 		struct flow *there;

@@ -6,6 +6,8 @@
 #ifndef KUBESOCK_DEPART_H
 #define KUBESOCK_DEPART_H
 
+#define PORT_ATTEMPTS 64
+
 /* Behind the device that it leaves by, or back where it came from, the way back would miss this node. */
 static __always_inline bool needs_source(struct __sk_buff *skb, const struct outside_device *device,
 					 const struct flow *flow)
