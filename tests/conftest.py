@@ -42,6 +42,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"CI is set, but this machine cannot run kernel tests; {unmet.args[0]}", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled programs, for a `ProgramCache`: of all workers of this run, so that one compiles for all."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "programs"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kube-binaries",

@@ -34,12 +34,10 @@ def cluster(sandbox: Sandbox) -> SmallCluster:
 
 
 @pytest.fixture(scope="session")
-def hooks(
-    sandbox: Sandbox, cluster: SmallCluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Hooks]:
+def hooks(sandbox: Sandbox, cluster: SmallCluster, programs: Path) -> Iterator[Hooks]:
     """The programs, without an agent, on a cgroup that only tests' clients are in; see `ground/hooks.py`."""
-    cache = ProgramCache(tmp_path_factory.mktemp("programs"))
-    made = Hooks(cluster, sandbox.new_cgroup("hooks"), sandbox.bpffs / "hooks", cache)
+    cgroup = sandbox.new_cgroup("hooks")
+    made = Hooks(cluster, cgroup, sandbox.bpffs / "hooks", ProgramCache(programs))
     yield made
     made.close()
 

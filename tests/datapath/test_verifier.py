@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,8 @@ from pyagent.kernel.preflight import bcc_version
 from pyagent.kernel.program_cache import ProgramCache
 from tests.kernels.counts import counts
 from tests.kernels.document import RESULTS, beyond, results_in, series
-from tests.kernels.sources import Count, digest, programs
+from tests.kernels.sources import Count, digest
+from tests.kernels.sources import programs as programs_of_sources
 
 pytestmark = pytest.mark.kernel
 
@@ -20,13 +22,13 @@ KERNEL = features.kernel_version()
 
 
 @pytest.fixture(scope="module")
-def found(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Count]:
-    return counts(sandbox.bpffs / "counts", ProgramCache(tmp_path_factory.mktemp("programs")))
+def found(sandbox: Sandbox, programs: Path) -> dict[str, Count]:
+    return counts(sandbox.bpffs / "counts", ProgramCache(programs))
 
 
 def test_every_program_loads(found: dict[str, Count], record_property: Callable[[str, object], None]) -> None:
     """What the verifier looked at is told to whoever records results of several kernels."""
-    sources = programs()
+    sources = programs_of_sources()
     for name, count in sorted(found.items()):
         record_property(f"program {name}", [sources[name], *count])
     assert found.keys() == sources.keys()

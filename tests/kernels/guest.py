@@ -32,7 +32,7 @@ COMPARED = "tests/datapath/test_verifier.py::test_no_program_costs_the_verifier_
 PROGRAM, FEATURE = "program ", "feature "
 BATCHED = {"frontends": "hash", "affinity": "LRU hash", "service_addresses": "LPM trie", "sets": "array"}
 WRITE_SECONDS = 5.0
-TEST_SECONDS = 600
+TEST_SECONDS = 900
 
 
 class Results:
@@ -158,7 +158,7 @@ def _run(told: Results, workers: int, tests: Iterable[str]) -> int:
         f"--deselect={COMPARED}",
         "--durations=15",
     ]
-    patient = ["-n", str(workers), "--dist=loadfile", f"--timeout={TEST_SECONDS}"]
+    patient = ["-n", str(workers), "--dist=loadfile", "--no-loadscope-reorder", f"--timeout={TEST_SECONDS}"]
     return pytest.main([*quiet, *patient, "-o", "faulthandler_timeout=0", *tests], [told])
 
 

@@ -25,7 +25,7 @@ TESTS = (
     "tests/outside/test_devices.py",
     "tests/outside/test_topologies.py",
 )
-"""None needs an agent: a process that starts takes half a minute under emulation."""
+"""None needs an agent: to start a process takes half a minute under emulation. The first compiles for all."""
 
 CROSSING = ", crossing"
 """Ends the name of a program of translate.c that knows the records of an earlier layout too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,8 +25,8 @@ def lan(sandbox: Sandbox) -> Lan:
 
 
 @pytest.fixture(scope="session")
-def served_once(sandbox: Sandbox, lan: Lan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    made = Served(lan, sandbox.bpffs / "outside", tmp_path_factory.mktemp("programs"))
+def served_once(sandbox: Sandbox, lan: Lan, programs: Path) -> Iterator[Served]:
+    made = Served(lan, sandbox.bpffs / "outside", programs)
     yield made
     made.close()
 
