@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 
+from pyagent.agent.facts import Facts
+from pyagent.agent.upkeep import tell_repaired
 from pyagent.datapath.flow_layout import FLOW, FLOW_KEY
 from pyagent.datapath.flow_records import FlowRecord, flow_records, over
 from pyagent.datapath.writes import Remove
@@ -36,12 +38,15 @@ Used = tuple[int, int, int, int, bytes, int]
 class OutsideKeeper:
     """A thread of its own: compiling, netlink and sweeps must not delay the loop."""
 
-    def __init__(self, outside: Outside, choice: OutsideChoice, hooked: Callable[[], bool]) -> None:
+    def __init__(
+        self, outside: Outside, choice: OutsideChoice, hooked: Callable[[], bool], facts: Facts
+    ) -> None:
         """
         Args:
             hooked: whether sockets are served by now: compiling must not delay that.
         """
         self._hooked = hooked
+        self._facts = facts
         self._outside = outside
         self._choice = choice
         self._own: frozenset[bytes] | None = None  # before the first plan nobody knows the uplinks
@@ -81,12 +86,11 @@ class OutsideKeeper:
         if not self._may_begin():
             return
         try:
-            self._serve()
+            refused = self._serve()
             self._sweep()
         except (KubesockError, OSError) as error:
-            self._tell(f"packets from outside are not all served, sockets are: {error}")
-        else:
-            self._tell("")
+            refused = str(error)
+        self._tell(refused and f"packets from outside are not all served, sockets are: {refused}")
 
     def _tell(self, fault: str) -> None:
         if fault and fault != self._fault:
@@ -95,17 +99,19 @@ class OutsideKeeper:
             log.info("packets from outside are served again")
         self._fault = fault
 
-    def _serve(self) -> None:
+    def _serve(self) -> str:
+        """Why something is not served; empty: all is."""
         wanted: Collection[Covered] = ()
         if not self._choice.is_off:
             self._outside.load()  # compiles for seconds: devices and addresses are looked at after it
             wanted = covered_devices(self._choice, devices(), self._own or frozenset())
-        if tuple(wanted) == self._outside.covered and self._outside.is_whole():
-            return
-        for line in self._outside.cover(wanted):
+        kept = self._outside.keep(wanted)
+        for line in kept.changed:
             log.info("%s", line)
-        if not wanted and not self._choice.is_off and self._own:
+        tell_repaired(self._facts, kept.repaired)
+        if kept.changed and not wanted and not self._choice.is_off and self._own:
             log.warning("--outside: no device of this node is an uplink; name them: --outside=DEVICES")
+        return "; ".join(kept.refused)
 
     def _sweep(self) -> None:
         now = time.monotonic()

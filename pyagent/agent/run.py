@@ -126,6 +126,7 @@ def _serve(
         datapath.outside,
         read_outside(("off",) if config.observe else config.outside.split(",")),
         lambda: datapath.attached,
+        facts,
     )
     after_plan = in_turn(clients.follow, node_view, journal, map_room, packets.follow)
     loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyagent.agent.facts import Facts
 from pyagent.kernel.datapath import Datapath
@@ -12,6 +12,14 @@ from pyagent.model.failures import AgentRunning, KubesockError
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 2.0
+
+
+def tell_repaired(facts: Facts, lines: Sequence[str]) -> None:
+    """What somebody else had done and is made good: a line in the log for each, one Event for all."""
+    for line in lines:
+        log.warning("repaired %s", line)
+    if lines:
+        facts.repaired("; ".join(lines))
 
 
 class Upkeep:
@@ -83,10 +91,7 @@ class Upkeep:
             self._failure = str(error)
         else:
             self._failure = ""
-        for line in repaired:
-            log.warning("repaired %s", line)
-        if repaired:
-            self._facts.repaired("; ".join(repaired))
+        tell_repaired(self._facts, repaired)
         self._facts.hooks([(s.hook.name.lower(), s.attached) for s in self._datapath.link_states()])
         if planned and (self._probe_wanted or repaired):
             self._probe()

@@ -267,10 +267,10 @@ def link_info(fd: int) -> LinkInfo:
     return LinkInfo(kind, identifier, program, cgroup, attach)
 
 
-def tc_link_device(fd: int) -> int:
-    """The device that a tcx link is attached to; 0: it went away."""
-    device: int = struct.unpack_from("=I", _info(fd, 40, "link info"), 16)[0]
-    return device
+def tc_link_place(fd: int) -> tuple[int, int]:
+    """(device, attach type) of a tcx link; the device is 0 where it went away or the link was detached."""
+    device, attach = struct.unpack_from("=II", _info(fd, 40, "link info"), 16)
+    return device, attach
 
 
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:

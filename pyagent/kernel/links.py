@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pyagent.datapath.layout import Hook
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.features import PROGRAM_SOCK_ADDR, explain_errno
-from pyagent.kernel.map_pins import clear, make_folder
+from pyagent.kernel.map_pins import clear, is_folder, is_pinned, make_folder
 from pyagent.model.failures import KernelRefused, NoPermission
 
 ATTACH_TYPE: dict[Hook, int] = {
@@ -125,15 +125,9 @@ class Links:
         bpf.obj_pin(self._fds[hook], str(pin))
 
     def _is_pinned(self, hook: Hook) -> bool:
-        """Whether the pin is there and is this very link, not one that somebody put in its place."""
-        try:
-            pinned = bpf.obj_get(str(self._folder / program_name(hook)))
-        except OSError:
-            return False
-        try:
-            return bpf.link_info(pinned) == bpf.link_info(self._fds[hook])
-        finally:
-            os.close(pinned)
+        return is_folder(self._folder) and is_pinned(
+            self._folder / program_name(hook), self._fds[hook], bpf.link_info
+        )
 
     def detach(self, hook: Hook) -> None:
         """Take one hook away: pin and link."""

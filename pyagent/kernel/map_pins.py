@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.map_set import MapSet
 
 FOLLOWING = "next"
+GONE = "its pin was gone"
+FOLDER_GONE = "the folder was gone, all pins with it"
 
 
 def clear(path: Path) -> None:
@@ -30,9 +33,32 @@ def make_folder(path: Path) -> None:
     Raises:
         OSError: it cannot be made.
     """
-    if path.is_symlink() or not path.is_dir():
+    if not is_folder(path):
         clear(path)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def is_pinned(path: Path, fd: int, info: Callable[[int], object]) -> bool:
+    """Whether this very object is pinned there: no other one, and none behind a link.
+
+    Args:
+        info: what tells objects of its kind apart, such as `bpf.link_info`.
+    """
+    if path.is_symlink():
+        return False
+    try:
+        pinned = bpf.obj_get(str(path))
+    except OSError:
+        return False
+    try:
+        return info(pinned) == info(fd)
+    finally:
+        os.close(pinned)
 
 
 def pin_again(maps: MapSet) -> list[str]:
@@ -41,7 +67,8 @@ def pin_again(maps: MapSet) -> list[str]:
     Raises:
         OSError: a pin cannot be made.
     """
-    lost = [name for name in maps.specs if not _is_pinned(maps, name)]
+    there = is_folder(maps.folder)
+    lost = [n for n in maps.specs if not there or not is_pinned(maps.folder / n, maps.fd(n), bpf.map_info)]
     if lost:
         make_folder(maps.folder)
     for name in lost:
@@ -50,17 +77,6 @@ def pin_again(maps: MapSet) -> list[str]:
         bpf.obj_pin(maps.fd(name), str(path))
         path.chmod(0o600)
     return lost
-
-
-def _is_pinned(maps: MapSet, name: str) -> bool:
-    try:
-        fd = bpf.obj_get(str(maps.folder / name))
-    except OSError:
-        return False
-    try:
-        return bpf.map_info(fd) == bpf.map_info(maps.fd(name))
-    finally:
-        os.close(fd)
 
 
 def point_to(link: Path, name: str) -> bool:

@@ -9,15 +9,17 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pyagent.datapath.flow_layout import OUTSIDE_DEVICE, DeviceFlag
 from pyagent.datapath.writes import Put, Remove
 from pyagent.kernel.loader import Unit
+from pyagent.kernel.map_pins import FOLDER_GONE, GONE
 from pyagent.kernel.map_set import MapSet
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.tc_links import KIND, Place, Point, TcLinks
 from pyagent.model.device import Covered
-from pyagent.model.failures import KubesockError
+from pyagent.model.failures import KernelRefused, KubesockError
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,20 @@ _PROGRAMS = {
 _INDEX = struct.Struct("=I")
 
 Programs = dict[str, int]
+
+
+class Kept(NamedTuple):
+    """What `Outside.keep` had to do, a line for each.
+
+    Attributes:
+        changed: devices that were begun with or given up.
+        repaired: what somebody else had done, and what is made good.
+        refused: what could not be done.
+    """
+
+    changed: list[str]
+    repaired: list[str]
+    refused: list[str]
 
 
 def load(maps: MapSet, cache: ProgramCache | None) -> Programs:
@@ -56,6 +72,8 @@ class Outside:
         self._cache = cache
         self._programs: Programs = {}
         self._covered: tuple[Covered, ...] = ()
+        self._failed: set[int] = set()  # of the covered ones, what could not be served
+        self._told: dict[bytes, bytes] | None = None  # in the map; None: by an earlier agent, or half of it
         self._lock = threading.RLock()
 
     @contextlib.contextmanager
@@ -86,22 +104,43 @@ class Outside:
                 self.cover(self._covered)
             except (KubesockError, OSError) as error:
                 log.error("packets from outside go by the earlier maps, tried again soon: %s", error)
-                self._covered = ()  # not as wanted: who looks after them covers them again
 
-    def is_whole(self) -> bool:
-        """Whether our programs run where they should and nowhere else, and read of devices what we wrote."""
-        wanted = {Place(one.ifindex, p): self._program(p, one) for one in self._covered for p in Point}
-        told = {_INDEX.pack(one.ifindex): _encoded(one) for one in self._covered}
-        return (
-            self.links.places() == wanted.keys()
-            and all(self.links.runs(place, program) for place, program in wanted.items())
-            and dict(self._maps.items(MAP)) == told
-        )
+    def keep(self, devices: Iterable[Covered]) -> Kept:
+        """As `cover`, where there is anything to do; tells apart what somebody else did from what is new.
 
-    @property
-    def covered(self) -> tuple[Covered, ...]:
-        """The devices that `cover` was last told."""
-        return self._covered
+        Raises:
+            KernelRefused: a map cannot be read or written.
+        """
+        with self._lock:
+            wanted = tuple(devices)
+            faults = self._faults(wanted)
+            if wanted == self._covered and not (faults or self._failed or self._told is None):
+                return Kept([], [], [])
+            changed, refused = self._cover(wanted)
+            left = set(self._faults(wanted)) if faults else set()
+            return Kept(changed, [line for line in faults if line not in left], refused)
+
+    def _faults(self, wanted: tuple[Covered, ...]) -> list[str]:
+        """What is not as we left it, at devices that are to be served on: others may have gone."""
+        if self._told is None:
+            return []
+        wanted_still = {one.ifindex for one in wanted} - self._failed
+        staying = [one for one in self._covered if one.ifindex in wanted_still]
+        found = [line for one in staying for line in self._faults_at(one)]
+        if staying and not self.links.is_there:
+            found = [f"{FOLDER}: {FOLDER_GONE}", *(line for line in found if not line.endswith(GONE))]
+        ours = {one.ifindex for one in self._covered}
+        strange = sorted(place.pin for place in self.links.places() if place.device not in ours)
+        found += [f"{FOLDER}/{pin}: somebody else's pin" for pin in strange]
+        if dict(self._maps.items(MAP)) != self._told:
+            found.append(f"map {MAP}: entries were changed from outside")
+        return found
+
+    def _faults_at(self, device: Covered) -> Iterator[str]:
+        for point in Point:
+            fault = self.links.fault(Place(device.ifindex, point), self._program(point, device))
+            if fault:
+                yield f"{_PROGRAMS[point, device.ethernet]} at {device.name}: {fault}"
 
     def use(self, programs: Programs) -> None:
         """Run these from the next `cover` on; they are closed with this object."""
@@ -109,7 +148,7 @@ class Outside:
         self._programs = programs
 
     def cover(self, devices: Iterable[Covered]) -> list[str]:
-        """Serve at these devices and at no others.
+        """Serve at these devices and at no others. One that is refused does not stop the others.
 
         A device that is served already gets the program of `use` in one step, so that no packet goes
         unserved. At a new one what leaves is understood before anything arrives.
@@ -121,26 +160,45 @@ class Outside:
             KernelRefused: names the device.
         """
         with self._lock:
-            return self._cover(tuple(devices))
+            changed, refused = self._cover(tuple(devices))
+        if refused:
+            raise KernelRefused("; ".join(refused))
+        return changed
 
-    def _cover(self, wanted: tuple[Covered, ...]) -> list[str]:
-        before = {_INDEX.unpack(key)[0] for key, _value in self._maps.items(MAP)}
-        self._maps.apply([Put(MAP, _INDEX.pack(one.ifindex), _encoded(one)) for one in wanted])
-        told = []
+    def _cover(self, wanted: tuple[Covered, ...]) -> tuple[list[str], list[str]]:
+        """(what changed, what was refused)."""
+        self._told = None
+        told = {_INDEX.pack(one.ifindex): _encoded(one) for one in wanted}
+        before = {key for key, _value in self._maps.items(MAP)}
+        self._maps.apply([Put(MAP, key, value) for key, value in told.items()])
+        changed, refused = [], []
+        self._failed.clear()
         for one in wanted:
-            begun = [self.links.attach(Place(one.ifindex, p), self._program(p, one)) for p in reversed(Point)]
+            try:
+                begun = [
+                    self.links.attach(Place(one.ifindex, p), self._program(p, one)) for p in reversed(Point)
+                ]
+            except (KubesockError, OSError) as error:
+                self._failed.add(one.ifindex)
+                refused.append(f"{one.name}: {error}")
+                continue
             if any(begun):
-                told.append(f"serving packets at {one.name}")
-        indexes = {one.ifindex for one in wanted}
+                changed.append(f"serving packets at {one.name}")
+        changed += self._give_up({one.ifindex for one in wanted})
+        self._maps.apply([Remove(MAP, key) for key in before - told.keys()])
+        self._covered, self._told = wanted, told
+        return changed, refused
+
+    def _give_up(self, but: set[int]) -> list[str]:
+        """Detach from all devices but these, what leads packets here first."""
         names = {one.ifindex: one.name for one in self._covered}
+        changed = []
         for point in Point:
-            for place in [p for p in self.links.places() if p.point is point and p.device not in indexes]:
+            for place in [p for p in self.links.places() if p.point is point and p.device not in but]:
                 self.links.detach(place)
-                if point is Point.ARRIVE:
-                    told.append(f"no longer serving packets at {names.get(place.device, place.device)}")
-        self._maps.apply([Remove(MAP, _INDEX.pack(index)) for index in before - indexes])
-        self._covered = wanted
-        return told
+                if point is Point.ARRIVE and (place.device in names or not names):
+                    changed.append(f"no longer serving packets at {names.get(place.device, place.device)}")
+        return changed
 
     def _program(self, point: Point, device: Covered) -> int:
         return self._programs[_PROGRAMS[point, device.ethernet]]

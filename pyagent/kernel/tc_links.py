@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.features import RETURN_1, explain_errno
+from pyagent.kernel.map_pins import GONE, clear, is_folder, is_pinned, make_folder
 from pyagent.model.failures import KernelRefused
 
 PROGRAM_SCHED_CLS = 3
@@ -114,7 +115,7 @@ class TcLinks:
         Raises:
             KernelRefused: with the remedy.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         try:
             return self._link(place, program_fd) if self._tcx else self._filter(place, program_fd)
         except OSError as error:
@@ -125,46 +126,68 @@ class TcLinks:
 
     def _link(self, place: Place, program_fd: int) -> bool:
         pin = self._folder / place.pin
-        if place not in self._links and pin.exists():
+        if place not in self._links and _is_pin(pin):
             self._links[place] = bpf.obj_get(str(pin))
         if place in self._links:
             try:
-                if bpf.tc_link_device(self._links[place]) == place.device:
+                if _is_at(self._links[place], place):
                     bpf.link_update(self._links[place], program_fd)
-                    if not pin.exists():
-                        bpf.obj_pin(self._links[place], str(pin))
+                    self._pin(place)
                     return False
             except OSError as error:
                 if error.errno not in (errno.ENOLINK, errno.EINVAL, errno.ENOENT):
                     raise
             self.detach(place)
         self._links[place] = bpf.link_create(program_fd, place.device, place.point.attach_type)
-        bpf.obj_pin(self._links[place], str(pin))
+        self._pin(place)
         return True
+
+    def _pin(self, place: Place) -> None:
+        pin = self._folder / place.pin
+        if not is_pinned(pin, self._links[place], bpf.link_info):
+            clear(pin)
+            bpf.obj_pin(self._links[place], str(pin))
 
     def _filter(self, place: Place, program_fd: int) -> bool:
         new = not _has_filter(place)
         _replace_filter(place, program_fd)
         pin = self._folder / (FILTER + place.pin)
-        pin.unlink(missing_ok=True)
+        clear(pin)
         bpf.obj_pin(program_fd, str(pin))
         return new
 
-    def runs(self, place: Place, program_fd: int) -> bool:
-        """Whether this very program runs there; of a clsact filter, whether it has our place and name."""
-        if place in self._links and _program_of(self._links[place]) != bpf.program_info(program_fd).id:
-            return False
-        return _is_attached(self._folder, place)
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a folder for pins."""
+        return is_folder(self._folder)
+
+    def fault(self, place: Place, program_fd: int) -> str:
+        """What is not as `attach` left it with this program; empty: nothing."""
+        return self._link_fault(place, program_fd) if self._tcx else self._filter_fault(place, program_fd)
+
+    def _link_fault(self, place: Place, program_fd: int) -> str:
+        link = self._links.get(place)
+        if link is None or not _is_at(link, place):
+            return "it was detached"
+        if bpf.link_info(link).program_id != _identity(program_fd)[0]:
+            return "it ran a program of somebody else"
+        return "" if is_pinned(self._folder / place.pin, link, bpf.link_info) else GONE
+
+    def _filter_fault(self, place: Place, program_fd: int) -> str:
+        """A filter is known by its place and its name."""
+        if not _has_filter(place):
+            return "it was detached"
+        return "" if is_pinned(self._folder / (FILTER + place.pin), program_fd, _identity) else GONE
 
     def detach(self, place: Place) -> None:
         """Take our program away, whichever way it is attached."""
-        (self._folder / place.pin).unlink(missing_ok=True)
+        clear(self._folder / place.pin)
         if place in self._links:
             os.close(self._links.pop(place))
         pin = self._folder / (FILTER + place.pin)
-        if pin.exists():
+        if os.path.lexists(pin):
             _remove_filter(place)
-            pin.unlink(missing_ok=True)
+            clear(pin)
 
     def close(self) -> None:
         """Let go; what is pinned stays attached."""
@@ -173,25 +196,35 @@ class TcLinks:
         self._links.clear()
 
 
-def _program_of(link: int) -> int:
-    return bpf.link_info(link).program_id
+def _identity(program_fd: int) -> tuple[int, int, str]:
+    info = bpf.program_info(program_fd)
+    return info.id, info.type, info.tag
+
+
+def _is_pin(path: Path) -> bool:
+    """Whether something is pinned there, not behind a link."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_at(link: int, place: Place) -> bool:
+    return bpf.tc_link_place(link) == (place.device, place.point.attach_type)
 
 
 def _is_attached(folder: Path, place: Place) -> bool:
     pin = folder / place.pin
-    if pin.exists():
+    if _is_pin(pin):
         link = bpf.obj_get(str(pin))
         try:
-            return bpf.tc_link_device(link) == place.device
+            return _is_at(link, place)
         finally:
             os.close(link)
-    return (folder / (FILTER + place.pin)).exists() and _has_filter(place)
+    return _is_pin(folder / (FILTER + place.pin)) and _has_filter(place)
 
 
 def pinned_places(folder: Path) -> frozenset[Place]:
     """Where something of ours is pinned, attached or not."""
     found = set()
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in folder.iterdir() if is_folder(folder) else ():
         label, _, index = path.name.removeprefix(FILTER).rpartition("-")
         point = next((p for p in Point if p.label == label), None)
         if point is not None and index.isdigit():

@@ -192,12 +192,14 @@ def test_a_program_or_a_pin_of_somebody_else_is_replaced_by_ours(
     impostor = bpf.map_create("sets", 2, 4, 8, 8)
     with timed("a program and pins of somebody else"):
         bpf.link_update(link, foreign)
-        (current / "sets").unlink()
-        bpf.obj_pin(impostor, str(current / "sets"))
+        for pin in (current / "sets", links / program_name(Hook.CONNECT6)):
+            pin.unlink()
+            bpf.obj_pin(impostor, str(pin))
         (agent.bpffs / "current").unlink()
         (agent.bpffs / "current").symlink_to("elsewhere")
         for text in (
             "connect4: it ran a program of somebody else",
+            "connect6: its pin was",
             "map sets: its pin was",
             "map current: its pin was",
         ):

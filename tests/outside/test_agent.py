@@ -100,9 +100,16 @@ def who(lan: Lan, port: int = NODE_PORT) -> str:
 
 def test_an_agent_serves_its_uplinks_by_itself_and_leaves_nothing_after_cleanup(node: Node) -> None:
     node.put((node.lan.a1, "node-a"))
-    node.start()
+    agent = node.start()
     node.wait_served()
     assert (who(node.lan), who(node.lan, UDP_NODE_PORT)) == ("a1", "a1")
+    assert wait_until(lambda: "serving packets at eth0" in agent.log_tail(), PATIENCE), agent.log_tail()
+    shutil.rmtree(node.bpffs / "outside")
+    told = "repaired outside: the folder was gone, all pins with it"
+    assert wait_until(lambda: told in agent.log_tail(), PATIENCE), agent.log_tail()
+    node.wait_served()
+    repairs = "kubesock_repairs_total 1.0"
+    assert wait_until(lambda: repairs in agent.get("/metrics", metrics=True)[1], PATIENCE)
     node.stop()
     assert who(node.lan) == "a1", "what is attached goes on serving"
     code, _, errors = node.lan.node_a.do(partial(run_verb, "cleanup", f"--bpffs={node.bpffs}"))
@@ -202,17 +209,6 @@ def test_switched_off_it_detaches_what_an_earlier_agent_attached(node: Node) -> 
     node.stop()
     node.start("--outside=off")
     node.wait_served(False)
-
-
-@pytest.mark.long
-def test_a_lost_attachment_comes_back(node: Node) -> None:
-    node.put((node.lan.a1, "node-a"))
-    node.start()
-    node.wait_served()
-    for pin in (node.bpffs / "outside").iterdir():
-        pin.unlink()
-    node.wait_served()
-    assert who(node.lan) == "a1"
 
 
 def test_a_datagram_flow_leaves_a_backend_that_is_gone(node: Node) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import struct
+import subprocess
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from pyagent.datapath.writes import Remove
+from pyagent.datapath.flow_layout import OUTSIDE_DEVICE
+from pyagent.datapath.writes import Put, Remove
 from pyagent.desired.outside import covered_devices, read_outside
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.devices import devices
 from pyagent.kernel.outside import Outside
-from pyagent.kernel.tc_links import attached_places, has_tcx
+from pyagent.kernel.tc_links import Place, Point, attached_places, has_tcx, pinned_places
 from pyagent.model.address import parse_address
 from pyagent.model.device import ETHERNET, LOOPBACK, Device
 from pyagent.model.failures import InvalidField
@@ -20,6 +26,90 @@ from tests.datapath.ground.asking import ask_tcp
 from tests.outside.served import NODE_PORT, Served, exposed
 
 NODE = parse_address("192.0.2.11")
+LINK_DETACH = 34
+
+
+class Disturbed:
+    """What the agent has at node-a's uplink, for somebody with root's rights to disturb."""
+
+    def __init__(self, served: Served, tcx: bool | None = None) -> None:
+        self.made = Outside(served.folder, served.maps, tcx=tcx)
+        self._programs = served.programs
+        self.made.use(self.programs())
+        own = frozenset(map(parse_address, (served.lan.node_a.ipv4, served.lan.node_a.ipv6)))
+        self.wanted = covered_devices(read_outside(["auto"]), devices(), own)
+        self.folder = served.folder / "outside"
+        self.made.cover(self.wanted)
+        self.arrive = next(self.folder.glob("*arrive-*"))
+        self.leave = next(self.folder.glob("*leave-*"))
+        self.maps = served.maps
+
+    def programs(self) -> dict[str, int]:
+        return {name: os.dup(fd) for name, fd in self._programs.items()}
+
+    def alter_link(self) -> None:
+        link, foreign = bpf.obj_get(str(self.arrive)), self.programs()["leave_ether"]
+        bpf.link_update(link, foreign)
+        os.close(link)
+
+    def detach(self) -> None:
+        link = bpf.obj_get(str(self.arrive))
+        bpf.bpf(LINK_DETACH, bytearray(struct.pack("=I", link)), "detach")
+        os.close(link)
+
+    def remove_filter(self) -> None:
+        subprocess.run(["tc", "filter", "del", "dev", "eth0", "ingress"], check=True)
+
+    def exchange_pin(self) -> None:
+        self.arrive.unlink()
+        bpf.obj_pin(self.maps.fd("names"), str(self.arrive))
+
+    def put_folder(self) -> None:
+        self.arrive.unlink()
+        (self.arrive / "below").mkdir(parents=True)
+
+    def link_pins(self) -> None:
+        self.arrive.rename(self.folder / "elsewhere")
+        self.arrive.symlink_to("elsewhere")
+
+    def lead_folder_elsewhere(self) -> None:
+        self.folder.rename(self.folder.with_name("elsewhere"))
+        self.folder.symlink_to("elsewhere")
+
+    def pin_more(self) -> None:
+        bpf.obj_pin(self.maps.fd("names"), str(self.folder / "arrive-4711"))
+
+    def forget_devices(self) -> None:
+        self.maps.apply([Remove("outside_devices", key) for key, _ in self.maps.items("outside_devices")])
+
+    def invent_device(self) -> None:
+        self.maps.apply([Put("outside_devices", struct.pack("=I", 4711), bytes(OUTSIDE_DEVICE.size))])
+
+
+def disturb_filters(served: Served) -> list[list[str]]:
+    here = Disturbed(served, tcx=False)
+    found = []
+    for deed in (Disturbed.exchange_pin, Disturbed.put_folder, Disturbed.remove_filter):
+        deed(here)
+        found.append(here.made.keep(here.wanted).repaired)
+        assert here.made.keep(here.wanted) == ([], [], [])
+    here.made.close()
+    return found
+
+
+DEEDS: dict[Callable[[Disturbed], None], list[str]] = {
+    Disturbed.alter_link: ["arrive_ether at eth0: it ran a program of somebody else"],
+    Disturbed.detach: ["arrive_ether at eth0: it was detached"],
+    Disturbed.exchange_pin: ["arrive_ether at eth0: its pin was gone"],
+    Disturbed.put_folder: ["arrive_ether at eth0: its pin was gone"],
+    Disturbed.link_pins: ["arrive_ether at eth0: its pin was gone"],
+    lambda here: here.leave.unlink(): ["leave_ether at eth0: its pin was gone"],
+    lambda here: shutil.rmtree(here.folder): ["outside: the folder was gone, all pins with it"],
+    Disturbed.lead_folder_elsewhere: ["outside: the folder was gone, all pins with it"],
+    Disturbed.pin_more: ["outside/arrive-4711: somebody else's pin"],
+    Disturbed.forget_devices: ["map outside_devices: entries were changed from outside"],
+    Disturbed.invent_device: ["map outside_devices: entries were changed from outside"],
+}
 
 
 @pytest.mark.kernel
@@ -36,6 +126,11 @@ def test_filters_serve_where_links_cannot_be_had(
         assert served.cover("auto", tcx=False) == ["serving packets at eth0"]
         assert served.cover("auto", tcx=False) == [], "replaced in place"
         assert len(lan.node_a.do(lambda: attached_places(folder))) == 2
+        assert lan.node_a.do(partial(disturb_filters, served)) == [
+            ["arrive_ether at eth0: its pin was gone"],
+            ["arrive_ether at eth0: its pin was gone"],
+            ["arrive_ether at eth0: it was detached"],
+        ]
         assert lan.client.do(partial(ask_tcp, lan.node_a.ipv4, NODE_PORT)).pod == "a1"
         record_property("feature filters at devices (clsact)", True)
         served.cover("off", tcx=False)
@@ -49,27 +144,63 @@ def test_filters_serve_where_links_cannot_be_had(
 
 @pytest.mark.kernel
 @pytest.mark.skipif(not has_tcx(), reason="links at devices need Linux 6.6")
-def test_a_foreign_program_in_our_link_and_altered_devices_are_noticed(served: Served) -> None:
-    lan = served.lan
+def test_what_somebody_does_to_programs_pins_and_devices_is_put_right_and_told(served: Served) -> None:
+    def disturb() -> list[list[str]]:
+        here = Disturbed(served)
+        found = []
+        for deed in DEEDS:
+            before = dict(here.maps.items("outside_devices"))
+            deed(here)
+            kept = here.made.keep(here.wanted)
+            assert kept.refused == []
+            found.append(kept.repaired)
+            assert here.made.keep(here.wanted) == ([], [], [])
+            assert attached_places(here.folder) == {Place(here.wanted[0].ifindex, point) for point in Point}
+            assert pinned_places(here.folder) == attached_places(here.folder)
+            assert dict(here.maps.items("outside_devices")) == before
+        here.made.close()
+        shutil.rmtree(here.folder.with_name("elsewhere"))
+        return found
 
-    def look() -> list[bool]:
-        made = Outside(served.folder, served.maps)
-        made.use(served.programs)
-        own = frozenset(map(parse_address, (lan.node_a.ipv4, lan.node_a.ipv6)))
-        wanted = covered_devices(read_outside(["auto"]), devices(), own)
-        made.cover(wanted)
-        seen = [made.is_whole()]
-        link = bpf.obj_get(str(next((served.folder / "outside").glob("arrive-*"))))
-        bpf.link_update(link, served.programs["leave_ether"])
-        seen.append(made.is_whole())
-        made.cover(wanted)
-        seen.append(made.is_whole())
-        served.maps.apply([Remove("outside_devices", key) for key, _ in served.maps.items("outside_devices")])
-        seen.append(made.is_whole())
-        made.cover(wanted)
-        return [*seen, made.is_whole()]
+    assert served.lan.node_a.do(disturb) == list(DEEDS.values())
 
-    assert lan.node_a.do(look) == [True, False, True, False, True]
+
+@pytest.mark.kernel
+@pytest.mark.skipif(not has_tcx(), reason="links at devices need Linux 6.6")
+def test_devices_that_come_and_go_are_nobodys_deed_and_one_that_is_refused_stops_no_other(
+    served: Served,
+) -> None:
+    def come_and_go() -> None:
+        here = Disturbed(served)
+        (uplink,) = here.wanted
+        subprocess.run(["ip", "link", "add", "gone0", "type", "veth"], check=True)
+        index = socket.if_nametoindex("gone0")
+        gone = uplink._replace(ifindex=index, name="gone0")
+        here.made.keep([uplink])
+        try:
+            here.arrive.unlink()
+            assert here.made.keep([uplink, gone]) == (
+                ["serving packets at gone0"],
+                ["arrive_ether at eth0: its pin was gone"],
+                [],
+            )
+        finally:
+            subprocess.run(["ip", "link", "del", "gone0"], check=True)
+        assert here.made.keep([uplink, gone]) == ([], [], []), "looked at before it went"
+        assert here.made.keep([uplink]) == ([], [], [])
+        refused = uplink._replace(ifindex=1, name="lo", ethernet=False)
+        here.made.use({**here.programs(), "leave_plain": os.dup(here.maps.fd("names"))})
+        here.made.keep([uplink])
+        here.arrive.unlink()
+        kept = here.made.keep([refused, uplink])
+        assert [text.split(":")[0] for text in kept.refused] == ["lo"]
+        assert kept.repaired == ["arrive_ether at eth0: its pin was gone"]
+        here.made.use(here.programs())
+        assert here.made.keep([refused, uplink]) == (["serving packets at lo"], [], [])
+        assert here.made.keep([uplink]) == (["no longer serving packets at lo"], [], [])
+        here.made.close()
+
+    served.lan.node_a.do(come_and_go)
 
 
 def device(name: str, kind: str = "", **fields: object) -> Device:

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from pyagent.agent.facts import Facts
 from pyagent.agent.outside import OutsideKeeper
 from pyagent.demo.children import wait_until
 from pyagent.desired.nodes import Settings
@@ -19,8 +20,6 @@ from pyagent.model.failures import KernelRefused
 
 class Refused:
     """Its kernel knows no such programs."""
-
-    covered = ()
 
     def __init__(self) -> None:
         self.asked = 0
@@ -35,7 +34,7 @@ def test_a_kernel_that_refuses_is_named_once_and_asked_again(
 ) -> None:
     monkeypatch.setattr("pyagent.agent.outside.LOOK_SECONDS", 0.05)
     outside = Refused()
-    keeper = OutsideKeeper(cast(Outside, outside), read_outside(["auto"]), hooked=lambda: True)
+    keeper = OutsideKeeper(cast(Outside, outside), read_outside(["auto"]), hooked=lambda: True, facts=Facts())
     desired = DesiredState(Settings("node-a"))
     with caplog.at_level(logging.INFO):
         keeper.start()
