@@ -79,19 +79,19 @@ class ApiSource:
 
     def start(self, emit: Emit) -> None:
         self._emit = emit
-        self._follow(SERVICES, self._had_objects)
-        self._follow(ENDPOINT_SLICES, self._had_objects)
+        self._follow(SERVICES)
+        self._follow(ENDPOINT_SLICES)
         self._follow(SERVICE_CIDRS)
         if self._wanted.nodes == "auto":
-            self._run(NodeReflector(self._wanted.node_name, *self._means()))
+            self._run(NodeReflector(self._wanted.node_name, *self._means(), self._had_objects))
         else:
             self._follow(nodes(self._wanted.node_name if self._wanted.nodes == "own" else None))
         if self._wanted.workloads:
             self._follow(NAMESPACES)
             self._follow(pods_of(self._wanted.node_name))
 
-    def _follow(self, resource: Resource, had_objects: bool = False) -> None:
-        self._run(Reflector(resource, *self._means(), had_objects, self._narrow))
+    def _follow(self, resource: Resource) -> None:
+        self._run(Reflector(resource, *self._means(), self._had_objects, self._narrow))
 
     def _means(self) -> tuple[Connection, Emit, Surroundings, Timing]:
         return Connection(self._access, self._addresses), self._pass_on, self._around, self._timing

@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pyagent.cluster.decode import decode_list
-from pyagent.cluster.reflector import MAX_PAGE_BYTES, Reflector
+from pyagent.cluster.reflector import Reflector
 from pyagent.cluster.refusals import Refused
-from pyagent.cluster.resources import count_query, metadata_form, nodes
+from pyagent.cluster.resources import nodes
 from pyagent.model.source_events import Changed, Deleted, Replaced, Scoped, SourceEvent
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class NodeReflector(Reflector):
         if self._decided:
             return
         try:
-            count = self._count()
+            count = self._lists.count(self._most)
         except Refused as error:
             if error.code != 403:
                 raise
@@ -72,17 +71,12 @@ class NodeReflector(Reflector):
             self._scope(count <= most, f"more than {most} Nodes" if count > most else f"{count} Nodes")
         self._decided = True
 
-    def _count(self) -> int:
-        """How many there are; one more than the limit stands for all above."""
-        answer = self._request(count_query(self._most), metadata_form(watch=False))
-        page = decode_list(self.resource.kind, answer.read_all(MAX_PAGE_BYTES))
-        return len(page.objects) + len(page.problems) + bool(page.continue_token)
-
     def _scope(self, everything: bool, why: str) -> None:
         before, self._everything = self._everything, everything
         if before is everything:
             return
-        self.resource = nodes(None if everything else self._own_name)
+        self._lists.resource = nodes(None if everything else self._own_name)
+        self._held = min(1, self._held)  # the others are not lost, but left
         if not everything:
             log.info("%s: only the own one is followed; nodePorts of the others stay untranslated", why)
         elif before is not None:

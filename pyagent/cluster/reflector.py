@@ -1,9 +1,9 @@
 """Follow one kind: list it, watch it, and after every gap find out what was missed.
 
 Each kind has its own thread and connection. The rules are those of client-go's reflector, with three
-additions: an empty list after a full one is believed only when a quorum read says the same (`_believed`), a
-version that goes backwards means another history and leads to a new list, and streams that keep being cut
-cost a bounded rate.
+additions: a list that has lost all or most is believed only when a quorum read says the same (`_believed`), a
+version that goes backwards means another history and leads to a new list (`_check_history`), and streams that
+keep being cut cost a bounded rate.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import logging
 from typing import Literal
 
 from pyagent.cluster.backoff import Backoff, ResumeBudget, jittered
-from pyagent.cluster.connection import Answer, Connection, TooLarge, is_about_trust
-from pyagent.cluster.decode import Narrow, NotReadable, WatchLine, as_it_is, decode_list, decode_watch_line
+from pyagent.cluster.connection import Answer, Connection, TooLarge
+from pyagent.cluster.decode import Narrow, NotReadable, WatchLine, as_it_is, decode_watch_line
+from pyagent.cluster.history import Doubt, is_older
 from pyagent.cluster.lines import LineSplitter
-from pyagent.cluster.refusals import TRANSIENT, Expired, Refused, failure_in_stream, refusal
-from pyagent.cluster.resources import Resource, list_query, watch_query
+from pyagent.cluster.lists import Listed, Lists
+from pyagent.cluster.refusals import TRANSIENT, Expired, Refused, failure_in_stream
+from pyagent.cluster.resources import Resource, watch_query
 from pyagent.cluster.surroundings import DEFAULT_TIMING, Figures, Stopped, Surroundings, Timing
 from pyagent.model.failures import ClusterUnreachable, KubesockError
 from pyagent.model.kube_objects import KubeObject
@@ -24,11 +26,8 @@ from pyagent.model.source_events import Changed, Deleted, Emit, Malformed, Probl
 
 log = logging.getLogger(__name__)
 
-MAX_PAGE_BYTES = 1 << 29  # servers before 1.34 ignore `limit` for resourceVersion=0
-MAX_LIST_BYTES = 1 << 31
-MAX_LIST_PAGES = 5000
-MAX_LIST_OBJECTS = 500_000
-"""Three times the Pods, fifty times the Services that Kubernetes is tested with: a list beyond is a fault."""
+MANY = 10
+"""Of so many objects, a list that is no quorum read does not take away more than half without one."""
 
 
 class Reflector:
@@ -49,28 +48,33 @@ class Reflector:
             believed to be empty only when confirmed.
         narrow: applied to the objects of lists, which are many.
         """
-        self.resource = resource
-        self.figures = Figures()
         self._connection = connection
         self._emit = emit
         self._around = surroundings
         self._timing = timing
-        self._held_any = had_objects
         self._narrow = narrow
+        self._lists = Lists(resource, connection, surroundings, timing, narrow)
+        self._held = int(had_objects)  # at least so many; more is known once there was a list
         self._cursor = ""
         # What is in use may be newer than what a server has at hand: then only a quorum will do.
-        self._list_version = "" if had_objects else "0"
-        self._path = 0
-        self._fields = True
+        self._list_version = "" if had_objects and not resource.scattered else "0"
         self._streamed_lists = True
         self._skip_streamed_list = False
         self._relist_at = 0.0
-        self._list_bytes = 0
         self._replaced_at = 0.0
+        self._doubt = Doubt()
         self._failures = self._new_backoff()
         self._relists = self._new_backoff()
         self._resumes = ResumeBudget(surroundings.now())
         self._said: tuple[str, str] = ("", "")
+
+    @property
+    def resource(self) -> Resource:
+        return self._lists.resource
+
+    @property
+    def figures(self) -> Figures:
+        return self._lists.figures
 
     def run(self) -> None:
         """Follow until stopped."""
@@ -106,8 +110,10 @@ class Reflector:
                 self._skip_streamed_list = False
             if not self._cursor:
                 self._before_list()
-            if not self._cursor and not (self._streamed_lists and not self._skip_streamed_list):
-                return self._list()
+                if not self._streamed_lists or self._skip_streamed_list:
+                    return self._list()
+            elif not self._doubt.left(self._around.now()):
+                return self._check_history()
             return self._watch()
         except (Expired, NotReadable, TooLarge) as error:
             # A line that cannot be read would not be readable the next time either: a list skips it, and
@@ -117,10 +123,12 @@ class Reflector:
                 self._relists.worked()
             return self._failed(error, self._relists.next())
         except Refused as error:
+            self._doubt.no_server(self._around.now())
             if error.code == 404 and self.resource.optional:
                 return self._absent()
             return self._failed(error, self._after_refusal(error))
         except KubesockError as error:
+            self._doubt.no_server(self._around.now())
             return self._failed(error, self._failures.next())
 
     # --- lists
@@ -130,61 +138,34 @@ class Reflector:
 
     def _list(self) -> float:
         self._say("listing")
-        page_objects, problems, version, received = self._read_list(self._list_version)
-        if not self._believed(len(page_objects) + len(problems)):
-            page_objects, problems, version, received = self._read_list("")
-        self._replace(page_objects, problems, version, received)
+        listed = self._lists.read(self._list_version)
+        if not self._believed(listed.total, quorum=not self._list_version):
+            listed = self._lists.read("")
+        self._replace(listed)
         return 0.0
 
-    def _read_list(self, version: str) -> tuple[list[KubeObject], list[Problem], str, float]:
-        objects: list[KubeObject] = []
-        problems: list[Problem] = []
-        token, received, size = "", 0.0, 0
-        self.figures.lists += 1
-        for _ in range(MAX_LIST_PAGES):
-            query = list_query(self.resource, self._fields, version, token)
-            answer = self._request(query, self.resource.accept(watch=False))
-            body = answer.read_all(MAX_PAGE_BYTES)
-            page = decode_list(self.resource.kind, body, self._narrow)
-            size += len(body)
-            received = self.figures.last_byte = self._around.now()
-            objects += page.objects
-            problems += page.problems
-            token = page.continue_token
-            if not token:
-                self._list_bytes = size
-                return objects, problems, page.resource_version, received
-            self._check_size(len(objects) + len(problems), size)
-        raise NotReadable(f"the list of {self.resource.plural} has more than {MAX_LIST_PAGES} pages")
-
-    def _check_size(self, objects: int, size: int = 0) -> None:
-        if objects > MAX_LIST_OBJECTS or size > MAX_LIST_BYTES:
-            raise NotReadable(
-                f"the list of {self.resource.plural} is beyond measure: more than {MAX_LIST_OBJECTS} objects "
-                f"or {MAX_LIST_BYTES >> 20} MiB"
-            )
-
-    def _believed(self, count: int) -> bool:
+    def _believed(self, count: int, quorum: bool) -> bool:
         """Whether a list of this length can be passed on.
 
-        A list without items after one with some is what a broken or half-restored server answers. It is asked
-        again, a moment later and from a quorum; only that answer removes everything.
+        A list without items after one with some is what a broken or half-restored server answers; one that
+        was wiped has made its own `default/kubernetes` again. It is asked again, a moment later and from a
+        quorum; only that answer takes everything away, or most of it.
         """
-        if count or not self._held_any:
+        lost_most = not quorum and self._held >= MANY and 2 * count < self._held
+        if not lost_most and (count or not self._held):
             return True
         self._around.sleep(self._timing.confirm_empty)
         return False
 
-    def _replace(
-        self, objects: list[KubeObject], problems: list[Problem], version: str, received: float
-    ) -> None:
-        self._held_any = bool(objects or problems)
-        self._cursor, self._list_version = version, version
+    def _replace(self, listed: Listed) -> None:
+        self._held = listed.total
+        self._cursor, self._list_version = listed.version, listed.version
+        self._doubt.settle()
         self._replaced_at = self._around.now()
         # Thousands of nodes do this: what it costs the servers must not grow with the lists too.
-        pause = max(self._timing.relist_after, self._list_bytes / self._timing.relist_bytes_a_second)
+        pause = max(self._timing.relist_after, listed.size / self._timing.relist_bytes_a_second)
         self._relist_at = self._replaced_at + jittered(pause, 0.33, self._around.random)
-        self._emit(Replaced(self.resource.kind, objects, tuple(problems), received))
+        self._emit(Replaced(self.resource.kind, listed.objects, tuple(listed.problems), listed.received))
 
     def _forget(self) -> None:
         self._cursor, self._list_version = "", ""
@@ -192,16 +173,34 @@ class Reflector:
 
     # --- streams
 
+    def _check_history(self) -> float:
+        """Before a watch is resumed after a gap: whether this server has what we have seen."""
+        now = self._around.now()
+        self._doubt.asking(now)
+        try:
+            version = self._lists.current_version()
+        except Refused as error:
+            self._doubt.refused(now)
+            if error.code < 500 and error.code not in (401, 429):
+                # Not what it cannot do at the moment, but what we may not ask: the watch may be allowed.
+                log.debug("whether the API server has older data cannot be asked: %s", error)
+                self._doubt.settle()
+                return self._failures.next()
+            return self._failed(error, self._patience(error))
+        self._doubt.settle()
+        self._refuse_older(version)
+        return 0.0
+
     def _watch(self) -> float:
         initial: dict[tuple[str, str], KubeObject | Problem] | None = None if self._cursor else {}
         if initial is not None:
             self._say("listing")
             self.figures.lists += 1
-        seconds = int(jittered(self._timing.watch, 0.1, self._around.random)) or 1
-        query = watch_query(self.resource, self._fields, self._cursor, seconds)
+        seconds = int(self._watch_seconds()) or 1
+        query = watch_query(self.resource, self._lists.fields, self._cursor, seconds)
         # Until it is followed by the end of its list, a streamed list is only tried: next time the plain one.
         self._skip_streamed_list = initial is not None
-        answer = self._request(query, self.resource.accept(watch=True))
+        answer = self._lists.request(query, self.resource.accept(watch=True))
         self.figures.streams += 1
         began, before = self._around.now(), self.figures.events
         if initial is None:
@@ -211,19 +210,26 @@ class Reflector:
         except (Refused, Expired):
             raise
         except ClusterUnreachable as error:
+            self._doubt.stream_cut(self._around.now())
             return self._failed(error, self._resume_delay(began, before))
         finally:
             answer.close()
         if not finished:
-            self._replace(*self._read_list(""))
+            self._replace(self._lists.read(""))
             return 0.0
+        if self._around.now() - began < seconds - 1:
+            self._doubt.stream_cut(self._around.now())
         return self._resume_delay(began, before)
+
+    def _watch_seconds(self) -> float:
+        seconds = jittered(self._timing.watch, 0.1, self._around.random)
+        return min(seconds, self._doubt.left(self._around.now())) if self._cursor else seconds
 
     def _read_stream(
         self, answer: Answer, initial: dict[tuple[str, str], KubeObject | Problem] | None
     ) -> bool:
         """Read to the proper end. False if its list needs to be confirmed."""
-        splitter, listed = LineSplitter(), 0
+        splitter, size = LineSplitter(), 0
         while piece := answer.read_piece():
             received = self.figures.last_byte = self._around.now()
             for line in splitter.feed(piece):
@@ -231,12 +237,13 @@ class Reflector:
                 if initial is None:
                     self._apply(event, received)
                     continue
-                listed += len(line)
-                if self._gather(event, initial):
-                    if not self._believed(len(initial)):
+                size += len(line)
+                complete = self._gather(event, initial)
+                self._lists.check_size(len(initial), size)
+                if complete:
+                    if not self._believed(len(initial), quorum=True):
                         return False
-                    self._list_bytes = listed
-                    self._end_of_streamed_list(initial, event.resource_version, received)
+                    self._end_of_streamed_list(initial, event.resource_version, received, size)
                     initial = None
         if splitter.incomplete:
             raise ClusterUnreachable("the stream ended in the middle of a line")
@@ -251,7 +258,6 @@ class Reflector:
                     initial[key] = self._narrow(event.object)
                 elif event.problem is not None:
                     initial[key] = event.problem
-                self._check_size(len(initial))
             case "DELETED":
                 initial.pop(key, None)
             case "ERROR":
@@ -264,11 +270,11 @@ class Reflector:
         return False
 
     def _end_of_streamed_list(
-        self, initial: dict[tuple[str, str], KubeObject | Problem], version: str, received: float
+        self, initial: dict[tuple[str, str], KubeObject | Problem], version: str, received: float, size: int
     ) -> None:
         objects = [found for found in initial.values() if not isinstance(found, Problem)]
         problems = [found for found in initial.values() if isinstance(found, Problem)]
-        self._replace(objects, problems, version, received)
+        self._replace(Listed(objects, problems, version, received, size))
         self._skip_streamed_list = False
         self._failures.worked()
         self._say("watching")
@@ -282,24 +288,35 @@ class Reflector:
         self._advance(event.resource_version)
         self._failures.worked()
         self.figures.events += 1
+        self._count(event.type)
         if event.type == "DELETED":
             self._emit(Deleted(kind, event.namespace, event.name, received))
         elif event.object is not None:
-            self._held_any = True
             self._emit(Changed(kind, event.object, received))
         elif event.problem is not None:
             self._emit(Malformed(kind, event.problem, received))
 
+    def _count(self, event: str) -> None:
+        match event:
+            case "ADDED":
+                self._held += 1
+            case "MODIFIED":
+                self._held = max(1, self._held)
+            case "DELETED":
+                self._held = max(1, self._held - 1)
+
     def _advance(self, version: str) -> None:
         """Move the cursor; versions of one kind only grow (KEP-5504) while the history is the same."""
-        if not version:
-            return
-        if version.isdigit() and self._cursor.isdigit() and _number(version) < _number(self._cursor):
+        if version:
+            self._refuse_older(version)
+            self._cursor = version
+
+    def _refuse_older(self, version: str) -> None:
+        if is_older(version, self._cursor):
             raise Expired(
                 f"{self.resource.plural} went back from version {self._cursor[:20]} to {version[:20]}: "
                 "the API server serves older data"
             )
-        self._cursor = version
 
     def _resume_delay(self, began: float, events_before: int) -> float:
         now = self._around.now()
@@ -309,32 +326,7 @@ class Reflector:
             return wait
         return max(wait, self._failures.next())
 
-    # --- requests and refusals
-
-    def _request(self, query: str, accept: str) -> Answer:
-        """Send it; read the credentials again once where they, or the server's certificate, are refused.
-
-        Raises:
-            Refused, Expired: any answer but 200.
-            ClusterUnreachable, UsageError: no answer.
-        """
-        path = f"{self.resource.paths[self._path]}?{query}"
-        self.figures.requests += 1
-        try:
-            answer = self._connection.get(path, self._timing.read, accept)
-            renew = answer.status == 401
-        except ClusterUnreachable as error:
-            if not is_about_trust(error):
-                raise
-            renew = True
-        if renew:
-            self._connection.close()
-            self._connection.renew()
-            self.figures.requests += 1
-            answer = self._connection.get(path, self._timing.read, accept)
-        if answer.status != 200:
-            raise refusal(self.resource, answer)
-        return answer
+    # --- refusals
 
     def _after_refusal(self, error: Refused) -> float:
         """Adapt to what this server cannot do; returns the seconds to wait."""
@@ -346,14 +338,17 @@ class Reflector:
         ):
             self._streamed_lists = False
             return 0.0
-        if error.code == 400 and self._fields and self.resource.field_selector_optional:
-            self._fields = False
+        if error.code == 400 and self._lists.fields and self.resource.field_selector_optional:
+            self._lists.fields = False
             return 0.0
         if error.code == 504 and not self._cursor and self._list_version not in ("", "0"):
             self._list_version = ""  # this server is behind the one we followed, or has an older history
         if not self._streamed_lists and self._skip_streamed_list and error.code not in TRANSIENT:
             self._skip_streamed_list = False
             return 0.0  # refused inside the stream: the plain list is next
+        return self._patience(error)
+
+    def _patience(self, error: Refused) -> float:
         wait = self._failures.next()
         if error.retry_after:
             wait = max(wait, error.retry_after * (1 + 0.2 * self._around.random()))
@@ -361,12 +356,10 @@ class Reflector:
 
     def _absent(self) -> float:
         self._forget()
-        if self._path + 1 < len(self.resource.paths):
-            self._path += 1
+        if self._lists.other_path():
             return 0.0
-        self._path = 0
-        if self._held_any:  # an API that vanishes is as doubtful as an empty list: ask once more
-            self._held_any = False
+        if self._held and self._replaced_at:  # an API that vanishes is as doubtful as an empty list
+            self._held = 0
             return self._timing.confirm_empty
         self._emit(Replaced(self.resource.kind, [], (), self._around.now()))
         self._say("watching")
@@ -389,7 +382,3 @@ class Reflector:
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._around.random, self._timing.backoff_first, self._timing.backoff_longest)
-
-
-def _number(version: str) -> int:
-    return int(version[:40])

@@ -24,6 +24,7 @@ class Resource(NamedTuple):
     field_selector_optional: bool = False  # servers may answer 400; the desired state filters again
     optional: bool = False  # a server without this API has no such objects
     metadata_only: bool = False  # names, labels and annotations are all that is read
+    scattered: bool = False  # for a quorum read servers before 1.31 go through all objects of the cluster
 
     @property
     def rbac_rule(self) -> str:
@@ -71,7 +72,8 @@ def metadata_form(watch: bool) -> str:
 
 def pods_of(node_name: str) -> Resource:
     """The Pods of one node."""
-    return Resource("Pod", "", "pods", ("/api/v1/pods",), field_selector=f"spec.nodeName={node_name}")
+    selector = f"spec.nodeName={node_name}"
+    return Resource("Pod", "", "pods", ("/api/v1/pods",), field_selector=selector, scattered=True)
 
 
 def nodes(own_name: str | None) -> Resource:
@@ -80,15 +82,16 @@ def nodes(own_name: str | None) -> Resource:
     return Resource("Node", "", "nodes", ("/api/v1/nodes",), field_selector=selector)
 
 
-def list_query(resource: Resource, fields: bool, version: str, token: str) -> str:
+def list_query(resource: Resource, fields: bool, version: str, token: str, limit: int = PAGE) -> str:
     """The query of one page of a list.
 
     Args:
         fields: whether to send the field selector.
         version: "0" whatever the server has at hand, "" the newest (a quorum read), else at least this one.
         token: from the page before, "" for the first.
+        limit: objects in a page; 0 for all at once.
     """
-    query = _selectors(resource, fields) | {"limit": str(PAGE)}
+    query = _selectors(resource, fields) | ({"limit": str(limit)} if limit else {})
     if token:
         query["continue"] = token
     elif version:

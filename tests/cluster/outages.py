@@ -79,19 +79,26 @@ class Body:
 
 
 class Cluster:
-    """Services by name, each with the version of its last change."""
+    """Services by name, each with the version of its last change, and the events since the beginning."""
 
-    def __init__(self) -> None:
-        self.version = 1000
+    def __init__(self, version: int = 100_000) -> None:
+        self.version = self.compacted = version
         self.services: dict[str, int] = {}
+        self.history: list[tuple[int, bytes]] = []
 
     def put(self, name: str) -> None:
         self.version += 1
+        event = "MODIFIED" if name in self.services else "ADDED"
         self.services[name] = self.version
+        self.history.append((self.version, line(event, as_object(name, self.version))))
 
     def delete(self, name: str) -> None:
         self.version += 1
         del self.services[name]
+        self.history.append((self.version, line("DELETED", as_object(name, self.version))))
+
+    def since(self, version: int) -> Iterator[bytes]:
+        return (text for at, text in self.history if at > version)
 
     def objects(self) -> list[dict[str, Any]]:
         return [as_object(name, version) for name, version in self.services.items()]
@@ -124,6 +131,9 @@ class Server:
     def __init__(self, clock: Clock, cluster: Cluster, trouble: Trouble, until: float) -> None:
         self.clock = clock
         self.cluster = cluster
+        self.older = Cluster(1000)
+        self.after = cluster
+        self.chance = random.Random(7).random
         self.times: list[float] = []
         self.renewals = 0
         self._trouble = trouble
@@ -132,8 +142,9 @@ class Server:
     def get(self, path: str, _timeout: float, _accept: str = "") -> Answer:
         self.times.append(self.clock.now)
         query = dict(parse_qsl(urlsplit(path).query))
-        answer = self._trouble if self.clock.now < self._until else healthy
-        return cast("Answer", answer(self, query))
+        if self.clock.now < self._until:
+            return cast("Answer", self._trouble(self, query))
+        return cast("Answer", serves(self, self.after, query))
 
     def renew(self) -> None:
         self.renewals += 1
@@ -144,9 +155,15 @@ class Server:
     def cut(self) -> None:
         """Nobody waits."""
 
-    def listed(self, pause: float = 0.0, objects: list[dict[str, Any]] | None = None) -> Body:
-        items = self.cluster.objects() if objects is None else objects
-        meta = {"resourceVersion": str(self.cluster.version)}
+    def listed(
+        self,
+        pause: float = 0.0,
+        objects: list[dict[str, Any]] | None = None,
+        cluster: Cluster | None = None,
+    ) -> Body:
+        cluster = cluster or self.cluster
+        items = cluster.objects() if objects is None else objects
+        meta = {"resourceVersion": str(cluster.version)}
         text = json.dumps(
             {"kind": "ServiceList", "apiVersion": "v1", "metadata": meta, "items": items}
         ).encode()
@@ -163,19 +180,37 @@ def is_list(query: dict[str, str]) -> bool:
 
 
 def healthy(server: Server, query: dict[str, str]) -> Body:
+    return serves(server, server.cluster, query)
+
+
+def serves(server: Server, cluster: Cluster, query: dict[str, str]) -> Body:
+    """As a watch cache does: nothing that is not newer than what was asked for."""
     if is_list(query):
-        return server.listed()
+        return server.listed(cluster=cluster)
     if "resourceVersion" not in query:
         return server.refused(422)  # no streamed lists: the costlier way
+    seen = int(query["resourceVersion"])
 
     def pieces() -> Iterator[tuple[float, bytes]]:
-        left, seen = float(query["timeoutSeconds"]), int(query["resourceVersion"])
+        left = float(query["timeoutSeconds"])
+        for text in cluster.since(seen):
+            yield 0.0, text
         while left > 60:
             left -= 60
-            yield 60.0, bookmark(max(seen, server.cluster.version))
+            cluster.version += 1  # some Lease
+            if cluster.version <= seen:
+                server.clock.pass_time(90.0)
+                raise ClusterUnreachable("timed out")
+            yield 60.0, bookmark(cluster.version)
         server.clock.pass_time(left)
 
+    if seen < cluster.compacted:
+        return too_old(server)
     return Body(server.clock, 200, pieces())
+
+
+def too_old(server: Server) -> Body:
+    return Body(server.clock, 200, iter([(0.0, line("ERROR", {"kind": "Status", "code": 410}))]))
 
 
 def unreachable(seconds: float) -> Trouble:
@@ -196,7 +231,7 @@ def expires(server: Server, query: dict[str, str]) -> Body:
     """Lists go well, every watch is told that its version is too old."""
     if is_list(query) or "resourceVersion" not in query:
         return healthy(server, query)
-    return Body(server.clock, 200, iter([(0.0, line("ERROR", {"kind": "Status", "code": 410}))]))
+    return too_old(server)
 
 
 def cuts(seconds: float) -> Trouble:
@@ -214,10 +249,8 @@ def cuts(seconds: float) -> Trouble:
 
 
 def two_histories(server: Server, query: dict[str, str]) -> Body:
-    """Behind one address, by turns: a server as it should be, and one whose data is older."""
-    if is_list(query) or "resourceVersion" not in query or len(server.times) % 2:
-        return healthy(server, query)
-    return Body(server.clock, 200, iter([(1.0, bookmark(int(query["resourceVersion"]) - 500))]))
+    """Behind one address, by chance: a server as it should be, and one whose data is older."""
+    return serves(server, server.cluster if server.chance() < 0.5 else server.older, query)
 
 
 def slow_lists(server: Server, query: dict[str, str]) -> Body:
@@ -258,9 +291,11 @@ SCENARIOS = (
 class Follower:
     """An `Emit` that knows what somebody holds who follows, and keeps nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.held: set[str] = set()
         self.emptied = False
+        self.replaced_at = 0.0
+        self._clock = clock
         self.complaints: set[str] = set()
         self.lists = 0
 
@@ -268,6 +303,7 @@ class Follower:
         match event:
             case Replaced():
                 self.lists += 1
+                self.replaced_at = self._clock.now
                 self.emptied = self.emptied or not event.objects
                 self.held = {one.metadata.name for one in event.objects}
             case Deleted():
@@ -287,6 +323,10 @@ class Course(NamedTuple):
     def requests_per_hour(self) -> float:
         return len([at for at in self.server.times if at < 1000 + self.hours * HOUR]) / self.hours
 
+    def noticed_after(self) -> float:
+        """Seconds until the last list, from the end of the trouble on."""
+        return self.follower.replaced_at - 1000 - self.hours * HOUR
+
     def longest_silence(self) -> float:
         """Seconds between two requests, once the trouble lasts."""
         lasting = [at for at in self.server.times if 1600 < at < 1000 + self.hours * HOUR]
@@ -294,22 +334,32 @@ class Course(NamedTuple):
 
 
 def live_through(
-    scenario: Scenario, hours: float = 6.0, seed: int = 1, leap: float = 0.0, measure: bool = False
+    scenario: Scenario,
+    hours: float = 6.0,
+    seed: int = 1,
+    leap: float = 0.0,
+    restored: bool = False,
+    measure: bool = False,
 ) -> Course:
     """A first list; then trouble for hours, in which one Service goes and one comes; then five good minutes.
 
     Args:
         leap: seconds by which the clock jumps forward in the middle of it, as after a pause of the machine.
+        restored: it ends with a server that has another, older history, and with ten good minutes.
         measure: the memory too, which takes four times as long.
     """
     clock, cluster = Clock(), Cluster()
-    for number in range(20):
-        cluster.put(f"s{number}")
     ends = clock.now + hours * HOUR
     changed = clock.now + hours * HOUR / 2
     server = Server(clock, cluster, _after_first_list(scenario.trouble, changed, leap), ends)
-    around = Turned(clock, ends + 300 + leap, seed)
-    follower = Follower()
+    for number in range(20):
+        cluster.put(f"s{number}")
+        server.older.put(f"s{number}")
+    server.older.put("once")
+    if restored:
+        server.after = server.older
+    around = Turned(clock, ends + (600 if restored else 300) + leap, seed)
+    follower = Follower(clock)
     reflector = Reflector(SERVICES, cast("Connection", server), follower, around)
     peak = _run_measured(reflector) if measure else 0
     if not measure:
@@ -351,6 +401,10 @@ def main() -> None:
     for scenario, course in courses:
         rate, silence, peak = course.requests_per_hour(), course.longest_silence(), course.peak / 1024
         print(f"| {scenario.name} | {rate:.0f} | {silence:.0f} s | {peak:.0f} KiB |")
+    print("\nSeconds until a server is noticed that has older data after:")
+    for scenario in SCENARIOS:
+        noticed = live_through(scenario, hours=0.2, restored=True).noticed_after()
+        print(f"{noticed:5.0f}  {scenario.name}")
 
 
 if __name__ == "__main__":

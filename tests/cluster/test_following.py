@@ -269,25 +269,6 @@ def test_after_a_restart_even_the_first_empty_list_is_confirmed(server: ApiServe
     assert len(recorder.of(Replaced)[0].objects) == 1
 
 
-@pytest.mark.parametrize("watch_list", ALL_WAYS_TO_LIST)
-def test_a_server_restored_from_older_data_is_listed_again(
-    server: ApiServer, follow: Follow, watch_list: str
-) -> None:
-    server.watch_list = watch_list
-    server.bookmark_seconds = 0.05
-    server.put(service("old"))
-    backup = server.backup()
-    server.put(service("newer"))
-    _, recorder = follow()
-    recorder.wait_for_names({"old", "newer"})
-    recorder.wait_for_watching()
-    server.restore(backup)
-    server.cut_all()
-    recorder.wait_for_names({"old"})
-    server.put(service("again"))
-    recorder.wait_for_names({"old", "again"})
-
-
 def test_the_whole_list_is_taken_again_now_and_then(server: ApiServer, follow: Follow) -> None:
     server.watch_list = "invalid"
     server.put(service("web"))

@@ -22,6 +22,14 @@ def test_after_hours_of_trouble_everything_is_known_again(scenario: Scenario) ->
 
 
 @BY_NAME
+def test_after_any_trouble_a_server_with_older_data_is_noticed(scenario: Scenario) -> None:
+    """Within minutes, long before the list that comes now and then."""
+    course = live_through(scenario, hours=0.2, restored=True)
+    assert course.follower.held == set(course.server.older.services)
+    assert not course.follower.emptied
+
+
+@BY_NAME
 def test_trouble_makes_nobody_impolite_or_large(scenario: Scenario) -> None:
     course = live_through(scenario, hours=1.0, seed=2, measure=True)
     assert course.requests_per_hour() <= scenario.most + BURSTS

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from pyagent.cluster import reflector as reflector_module
+from pyagent.cluster import lists
 from pyagent.cluster.access import RENEW_SECONDS, Access, Credentials, load_credentials
 from pyagent.cluster.addresses import Addresses
 from pyagent.cluster.connection import Connection
@@ -166,7 +166,7 @@ def test_a_list_beyond_measure_is_refused_and_takes_nothing_away(
         server.put(service(f"s{number}"))
     _, recorder = follow()
     recorder.wait_for_watching()
-    monkeypatch.setattr(reflector_module, "MAX_LIST_OBJECTS", 4)
+    monkeypatch.setattr(lists, "MAX_LIST_OBJECTS", 4)
     for number in range(4, 8):
         server.put(service(f"s{number}"))
     recorder.wait_for_names({f"s{number}" for number in range(8)})
@@ -174,14 +174,36 @@ def test_a_list_beyond_measure_is_refused_and_takes_nothing_away(
     server.cut_all()
     recorder.wait(lambda: any("beyond measure" in error for error in recorder.errors()), "a complaint")
     assert len(recorder.names()) == 8
-    monkeypatch.setattr(reflector_module, "MAX_LIST_OBJECTS", 100)
+    monkeypatch.setattr(lists, "MAX_LIST_OBJECTS", 100)
     recorder.wait(lambda: len(recorder.of(Replaced)) == 2, "the list")
+
+
+@pytest.mark.parametrize("watch_list", ["yes", "invalid"])
+@pytest.mark.parametrize(("limit", "most"), [("MAX_LIST_OBJECTS", 4), ("MAX_LIST_BYTES", 1000)])
+def test_a_list_beyond_measure_is_refused_in_one_page_too(
+    server: ApiServer,
+    follow: Follow,
+    watch_list: str,
+    limit: str,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lists, limit, most)
+    server.watch_list = watch_list
+    names = {f"s{number}" for number in range(40)}
+    for name in names:
+        server.put(service(name))
+    _, recorder = follow()
+    recorder.wait(lambda: any("beyond measure" in error for error in recorder.errors()), "a complaint")
+    assert not recorder.of(Replaced)
+    monkeypatch.setattr(lists, limit, 1 << 20)
+    recorder.wait_for_names(names)
 
 
 def test_pages_without_end_are_refused(
     server: ApiServer, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reflector_module, "MAX_LIST_PAGES", 3)
+    monkeypatch.setattr(lists, "MAX_LIST_PAGES", 3)
     server.watch_list = "invalid"
     server.page_limit = 1
     for number in range(5):
@@ -194,7 +216,7 @@ def test_a_page_too_large_is_asked_for_in_pieces(
     server: ApiServer, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Servers before 1.34 send all they have at hand at once, whatever the limit."""
-    monkeypatch.setattr(reflector_module, "MAX_PAGE_BYTES", 4000)
+    monkeypatch.setattr(lists, "MAX_PAGE_BYTES", 4000)
     server.watch_list = "invalid"
     names = {f"web-{number:0100}" for number in range(40)}
     for name in names:

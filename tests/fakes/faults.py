@@ -16,7 +16,7 @@ ACTIONS = frozenset(
         "stall_early",  # silence from the start
         "cut",  # the stream ends properly after `seconds`
         "slow",  # the list arrives in pieces, `seconds` each
-        "empty_list",  # a list without items
+        "empty_list",  # a list without items, or `keep` of them
         "wrong_json",  # a list cut in the middle
     }
 )
@@ -30,10 +30,13 @@ class Fault:
     count: int = 1  # -1: until cleared
     code: int = 500
     after: int = 0
+    keep: int = 0
     seconds: float = 0.0
     retry_after: int = 0
     message: str = "injected"
     watch_list: bool | None = None  # only streams with (True) or without (False) sendInitialEvents
+    quorum: bool | None = None  # only requests without (True) or with (False) a resourceVersion
+    page: str = ""  # "next": only pages of a list after the first; "first": others
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
@@ -55,12 +58,16 @@ class Faults:
         with self._lock:
             self._pending.clear()
 
-    def take(self, verb: str, kind: str, watch_list: bool) -> Fault | None:
+    def take(
+        self, verb: str, kind: str, watch_list: bool = False, quorum: bool = True, page: str = "first"
+    ) -> Fault | None:
         with self._lock:
             for fault in self._pending:
                 if fault.verb not in ("", verb) or fault.kind not in ("", kind):
                     continue
-                if fault.watch_list is not None and fault.watch_list != watch_list:
+                if fault.watch_list not in (None, watch_list) or fault.quorum not in (None, quorum):
+                    continue
+                if fault.page not in ("", page):
                     continue
                 if fault.count > 0:
                     fault.count -= 1

@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization", "")
         kind = "Event" if found else "Node" if node else self.path
         self.api.note(Request(time.monotonic(), verb, kind, {}, authorization, "", self.path, body))
-        fault = self.api.faults.take(verb, kind, False) or NO_FAULT
+        fault = self.api.faults.take(verb, kind) or NO_FAULT
         if not self._authorized():
             self._status(401, "Unauthorized", "Unauthorized")
         elif self._early_fault(fault):
@@ -125,7 +125,9 @@ class Handler(BaseHTTPRequestHandler):
         kind = resource.kind if resource else url.path
         authorization, accept = self.headers.get("Authorization", ""), self.headers.get("Accept", "")
         self.api.note(Request(time.monotonic(), verb, kind, query, authorization, accept, url.path))
-        fault = self.api.faults.take(verb, kind, "sendInitialEvents" in query) or NO_FAULT
+        quorum = "resourceVersion" not in query
+        page = "next" if "continue" in query else "first"
+        fault = self.api.faults.take(verb, kind, "sendInitialEvents" in query, quorum, page) or NO_FAULT
         if not self._authorized():
             self._status(401, "Unauthorized", "Unauthorized")
         elif resource is None or resource.kind in self.api.absent_kinds:
@@ -165,7 +167,7 @@ class Handler(BaseHTTPRequestHandler):
         if offset + limit < len(items):
             meta["continue"] = f"{meta['resourceVersion']}/{offset + limit}"
         if fault.action == "empty_list":
-            page, meta = [], {"resourceVersion": version}
+            page, meta = items[: fault.keep], {"resourceVersion": version}
         whole = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
         if self._wants("PartialObjectMetadataList"):
             page = [metadata_of(obj) for obj in page]
@@ -215,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
         self, resource: Resource, query: dict[str, str], begin: list[Object], ends: bool, version: int
     ) -> None:
         if self._fault.action == "empty_list":
-            begin = []
+            begin = begin[: self._fault.keep]
         for obj in begin:
             if self._accepts(obj, query):
                 self._deliver("ADDED", obj)
@@ -223,7 +225,9 @@ class Handler(BaseHTTPRequestHandler):
             self._bookmark(resource, version, {"k8s.io/initial-events-end": "true"})
 
     def _follow(self, resource: Resource, query: dict[str, str], cursor: int) -> None:
+        """Only what is newer than the version asked for, bookmarks too (cache_watcher.go, `process`)."""
         store, bookmark_at = self.api.store, time.monotonic() + self.api.bookmark_seconds
+        asked = cursor
         while True:
             if self._fault.action != "cut":
                 self._inject()
@@ -246,7 +250,9 @@ class Handler(BaseHTTPRequestHandler):
                 raise StreamEnds
             if time.monotonic() >= bookmark_at and query.get("allowWatchBookmarks") == "true":
                 bookmark_at = time.monotonic() + self.api.bookmark_seconds
-                self._bookmark(resource, version, {})
+                if version > asked:
+                    self._bookmark(resource, version, {})
+                store.live()
 
     def _deliver(self, event: str, obj: Object) -> None:
         self._inject()

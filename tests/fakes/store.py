@@ -80,6 +80,11 @@ class Store:
             self.history.clear()
             self.changed.notify_all()
 
+    def live(self) -> None:
+        """Something else in the cluster is written, as Leases are all the time."""
+        with self.changed:
+            self.version += 1
+
     def backup(self) -> tuple[int, dict[str, dict[Key, Object]]]:
         with self.changed:
             return self.version, copy.deepcopy(self.objects)
