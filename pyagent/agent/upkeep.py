@@ -80,17 +80,16 @@ class Upkeep:
         return attaches
 
     def _look_after(self, planned: bool) -> None:
-        repaired: list[str] = []
         try:
-            repaired = self._datapath.repair()
+            repaired, failures = self._datapath.repair()
         except AgentRunning:
             raise
         except (KubesockError, OSError) as error:
-            if str(error) != self._failure:
-                log.error("hooks and pins not repaired, tried again every %.0f s: %s", EVERY_SECONDS, error)
-            self._failure = str(error)
-        else:
-            self._failure = ""
+            repaired, failures = [], [str(error)]
+        failure = "; ".join(failures)
+        if failure and failure != self._failure:
+            log.error("hooks and pins not repaired, tried again every %.0f s: %s", EVERY_SECONDS, failure)
+        self._failure = failure
         tell_repaired(self._facts, repaired)
         self._facts.hooks([(s.hook.name.lower(), s.attached) for s in self._datapath.link_states()])
         if planned and (self._probe_wanted or repaired):

@@ -18,6 +18,7 @@ from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.btf import socket_facts
 from pyagent.kernel.features import has_iterator_cookie
 from pyagent.kernel.loader import Unit
+from pyagent.kernel.map_pins import clear, is_folder
 from pyagent.kernel.map_set import MapSet
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.model.failures import KernelRefused, NoPermission, PinsMissing
@@ -72,9 +73,11 @@ def load(maps: MapSet, cache: ProgramCache | None = None) -> int:
 def pin(link_fd: int, folder: Path) -> None:
     """Pin the iterator beside its maps; whoever reads meanwhile sees the earlier one or this one."""
     following = folder / f"{PIN}-next"
-    following.unlink(missing_ok=True)
+    clear(following)
     bpf.obj_pin(link_fd, str(following))
     following.chmod(0o600)
+    if is_folder(folder / PIN):
+        clear(folder / PIN)
     following.replace(folder / PIN)
 
 

@@ -31,7 +31,17 @@ from pyagent.kernel.links import (
 )
 from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_copy import copy_contents, copy_late
-from pyagent.kernel.map_pins import FOLLOWING, clear, pin_again, point_to, target
+from pyagent.kernel.map_pins import (
+    FOLDER_GONE,
+    FOLLOWING,
+    GONE,
+    clear,
+    is_folder,
+    is_pinned,
+    pin_again,
+    point_to,
+    target,
+)
 from pyagent.kernel.map_readings import used
 from pyagent.kernel.map_set import CURRENT, MapSet, capacities_of, current_folder
 from pyagent.kernel.mounts import check_cgroup, ensure_bpffs
@@ -57,6 +67,13 @@ class Opened(NamedTuple):
 
     reused: bool
     mounted: str | None
+
+
+class Repairs(NamedTuple):
+    """What `Datapath.repair` found: a line for each thing that is made good, and for what cannot be now."""
+
+    lines: list[str]
+    failures: list[str]
 
 
 class Larger(NamedTuple):
@@ -363,48 +380,59 @@ class Datapath:
             config=maps.window("config", CONFIG.size)[: CONFIG.size],
         )
 
-    def repair(self) -> list[str]:
-        """Look whether links and pins are as they should be, and make them so.
-
-        Returns:
-            One line for each thing that had to be repaired.
+    def repair(self) -> Repairs:
+        """Look whether links, pins and their modes are as they should be, and make them so.
 
         Raises:
             AgentRunning: the folder was lost, and another agent has it by now.
+            KubesockError, OSError: the folder was lost, and cannot be made again now.
         """
-        repaired = self._repair()
-        self._readers.admit(self.bpffs, self.maps)
-        return repaired
-
-    def _repair(self) -> list[str]:
-        if not self._lock.is_of(self.bpffs):
+        lost = not self._lock.is_of(self.bpffs)
+        if lost:
             ensure_bpffs(self.bpffs)
-            lost, self._lock = self._lock, BpffsLock(self.bpffs)
-            lost.close()
-            self.links.point_to(self._programs)
-            self._repair_pins()
-            return [f"{self.bpffs}: the folder or its file system was gone, all pins with it"]
+            former, self._lock = self._lock, BpffsLock(self.bpffs)
+            former.close()
+        found = Repairs([], [])
+        for look in (self._repair_hooks, self._repair_pins, self._close_to_others):
+            try:
+                found.lines.extend(look())
+            except (KubesockError, OSError) as error:
+                found.failures.append(str(error))
+        if lost:
+            found.lines[:] = [f"{self.bpffs}: the folder or its file system was gone, all pins with it"]
+        return found
+
+    def _repair_hooks(self) -> list[str]:
         faults = {s.hook: self._fault(s) for s in self.link_states()}
         repaired = [f"{program_name(hook)}: {fault}" for hook, fault in faults.items() if fault]
+        if not is_folder(self.bpffs / LINKS):
+            repaired = [f"{LINKS}: {FOLDER_GONE}", *(line for line in repaired if not line.endswith(GONE))]
         if repaired:
             self.links.point_to(self._programs)
-        return repaired + self._repair_pins()
+        return repaired
 
     def _fault(self, link: LinkState) -> str:
         if not link.attached:
             return "it was detached"
         if link.program_id != bpf.program_info(self._programs[link.hook]).id:
             return "it ran a program of somebody else"
-        return "" if link.pinned else "its pin was gone"
+        return "" if link.pinned else GONE
 
     def _repair_pins(self) -> list[str]:
-        repaired = [f"map {name}: its pin was gone" for name in pin_again(self.maps)]
-        if point_to(self.bpffs / CURRENT, self.maps.folder.name):
-            repaired.append("map current: its pin was gone")
-        if self._connections is not None and not (self.maps.folder / connections.PIN).exists():
-            connections.pin(self._connections, self.maps.folder)
-            repaired.append("connection table: its pin was gone")
+        folder, table = self.maps.folder, self._connections
+        there = is_folder(folder)
+        repaired = [f"map {name}: {GONE}" for name in pin_again(self.maps)]
+        if table is not None and not is_pinned(folder / connections.PIN, table, bpf.link_info):
+            connections.pin(table, folder)
+            repaired.append(f"connection table: {GONE}")
+        if not there:
+            repaired = [f"{folder.name}: {FOLDER_GONE}"]
+        if point_to(self.bpffs / CURRENT, folder.name):
+            repaired.append(f"map current: {GONE}")
         return repaired
+
+    def _close_to_others(self) -> list[str]:
+        return self._readers.admit(self.bpffs, self.maps)
 
     def link_states(self) -> list[LinkState]:
         """How the hooks stand that have a link, or should have one."""

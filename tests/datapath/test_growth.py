@@ -186,7 +186,7 @@ def test_where_hooks_cannot_be_exchanged_the_agent_goes_on_with_the_maps_it_has(
         assert {state.hook: state.program_id for state in datapath.link_states()} == before
         assert list(bpffs.glob("v*-*")) == [folder]
         assert datapath.keeps_programs, "the next start need not load any"
-        assert datapath.repair() == []
+        assert datapath.repair() == ([], [])
         assert growth.switch(LargerReady(datapath.larger(wanted)))
         assert datapath.capacities == wanted
     finally:

@@ -69,7 +69,7 @@ def test_a_restart_goes_on_with_what_is_pinned_and_cleanup_leaves_nothing(
     assert after.open().reused
     assert after.keeps_programs
     after.adopt_programs()
-    assert after.repair() == []
+    assert after.repair() == ([], [])
     assert after.hooks_not_effective() == []
     assert attached(cgroup) == ids
 

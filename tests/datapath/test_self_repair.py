@@ -192,7 +192,8 @@ def test_a_program_or_a_pin_of_somebody_else_is_replaced_by_ours(
     impostor = bpf.map_create("sets", 2, 4, 8, 8)
     with timed("a program and pins of somebody else"):
         bpf.link_update(link, foreign)
-        for pin in (current / "sets", links / program_name(Hook.CONNECT6)):
+        (links / program_name(Hook.SENDMSG4)).chmod(0o666)
+        for pin in (current / "sets", current / "connections", links / program_name(Hook.CONNECT6)):
             pin.unlink()
             bpf.obj_pin(impostor, str(pin))
         (agent.bpffs / "current").unlink()
@@ -200,6 +201,8 @@ def test_a_program_or_a_pin_of_somebody_else_is_replaced_by_ours(
         for text in (
             "connect4: it ran a program of somebody else",
             "connect6: its pin was",
+            "links/sendmsg4: it was open to others, its mode was 0666",
+            "connection table: its pin was",
             "map sets: its pin was",
             "map current: its pin was",
         ):
@@ -208,6 +211,7 @@ def test_a_program_or_a_pin_of_somebody_else_is_replaced_by_ours(
     assert dial(in_client) == "a"
     assert {state.hook: state.program_id for state in pinned_states(links)} == programs
     assert agent.rows("services")
+    assert agent.verb("connections")[0] == 0
     for fd in (link, foreign, impostor):
         os.close(fd)
 
