@@ -27,9 +27,10 @@ from pyagent.desired.nodes import Settings
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.kernel import bpf_syscall as bpf
-from pyagent.kernel.datapath import Datapath, cleanup
+from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.links import ATTACH_TYPE
 from pyagent.kernel.probe import silent_hooks
+from pyagent.kernel.removal import cleanup
 from pyagent.model.failures import KubesockError
 
 SERVICES_PER_STEP = 5000

@@ -21,7 +21,7 @@ from bench.tables import Table, duration, size
 from pyagent.demo.agent_process import Agent
 from pyagent.demo.calls import call
 from pyagent.demo.children import wait_until
-from pyagent.kernel.datapath import cleanup
+from pyagent.kernel.removal import cleanup
 from pyagent.model.failures import KubesockError
 
 CHANGED = Plan("changed", 1, 10, 10)

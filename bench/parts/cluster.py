@@ -17,7 +17,7 @@ from bench.ratios import summarize
 from bench.scale import Scale
 from bench.tables import Table, duration, size
 from pyagent.demo.agent_process import Agent
-from pyagent.kernel.datapath import cleanup
+from pyagent.kernel.removal import cleanup
 from pyagent.model.failures import KubesockError
 
 READY_SECONDS, CHANGE_SECONDS = 180.0, 20.0

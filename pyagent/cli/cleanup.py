@@ -43,8 +43,8 @@ def cleanup(bpffs: Path, state_dir: Path, dry_run: bool, kube_proxy: bool, force
 
 def _remove_ours(bpffs: Path, state_dir: Path, dry_run: bool) -> None:
     from pyagent.agent.state_files import is_in_use, remove_state, shown, state_files
-    from pyagent.kernel.datapath import cleanup as remove_pins
-    from pyagent.kernel.datapath import pins
+    from pyagent.kernel.removal import cleanup as remove_pins
+    from pyagent.kernel.removal import pins
 
     if dry_run:
         for path in [*pins(bpffs), *([] if is_in_use(state_dir) else state_files(state_dir))]:

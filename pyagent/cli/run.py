@@ -49,7 +49,7 @@ def _serve(**values: Any) -> None:
         write_config(config)
         return
     if config.cleanup:
-        from pyagent.kernel.datapath import cleanup
+        from pyagent.kernel.removal import cleanup
 
         cleanup(config.bpffs)
         return

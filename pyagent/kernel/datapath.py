@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import struct
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from pyagent.kernel.crossing import Crossing, unfinished
 from pyagent.kernel.earlier import EARLIER, earlier_maps
 from pyagent.kernel.grace import GracePeriod
 from pyagent.kernel.links import (
+    LINKS,
     UNCONNECTED_UDP,
     Links,
     LinkState,
@@ -33,7 +33,6 @@ from pyagent.kernel.loader import Unit
 from pyagent.kernel.map_copy import copy_contents, copy_late
 from pyagent.kernel.map_pins import (
     FOLDER_GONE,
-    FOLLOWING,
     GONE,
     clear,
     is_folder,
@@ -49,10 +48,7 @@ from pyagent.kernel.outside import Outside
 from pyagent.kernel.program_cache import ProgramCache
 from pyagent.kernel.readers import Readers
 from pyagent.kernel.sockets import netns_cookie
-from pyagent.kernel.tc_links import detach_all
 from pyagent.model.failures import KubesockError, LayoutMismatch, PinsMissing, UsageError
-
-LINKS = "links"
 
 log = logging.getLogger(__name__)
 
@@ -451,58 +447,3 @@ class Datapath:
         self.grace.close()
         self.maps.close()
         self._lock.close()
-
-
-def pins(bpffs: Path) -> list[Path]:
-    """Everything of ours below `bpffs`, in the order in which it must go."""
-    names = [outside.FOLDER, LINKS, CURRENT, EARLIER, FOLLOWING, *sorted(p.name for p in bpffs.glob("v*-*"))]
-    found: list[Path] = []
-    for path in (bpffs / name for name in names):
-        if path.is_symlink():
-            found.append(path)
-        elif path.is_dir():
-            # Forward hooks go first: no call may be translated whose way back is gone.
-            found += sorted(path.rglob("*"), key=_removal)
-            found.append(path)
-        elif path.exists():
-            found.append(path)
-    return found
-
-
-def _removal(path: Path) -> tuple[int, bool]:
-    return -len(path.parts), not path.name.startswith(("connect", "sendmsg"))
-
-
-def cleanup(bpffs: Path) -> list[str]:
-    """Detach everything and remove every pin below `bpffs`, under its lock.
-
-    Returns:
-        What was removed, one line each; empty where nothing was.
-
-    Raises:
-        AgentRunning: the agent must be stopped first.
-    """
-    if not bpffs.is_dir():
-        return []
-    lock = BpffsLock(bpffs, then="clean up")
-    try:
-        removed = pins(bpffs)
-        detach_all(bpffs / outside.FOLDER)
-        for path in removed:
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            else:
-                path.unlink(missing_ok=True)
-    finally:
-        lock.close()
-    return [*map(str, removed), *(_remove_folder(bpffs) if removed else [])]
-
-
-def _remove_folder(bpffs: Path) -> list[str]:
-    if bpffs.is_mount() and bpffs != Path("/sys/fs/bpf"):
-        unmounted = subprocess.run(["umount", str(bpffs)], check=False, capture_output=True).returncode == 0
-        return [f"{bpffs} (mount)"] if unmounted else []
-    with contextlib.suppress(OSError):  # others' pins are in it: theirs to keep
-        bpffs.rmdir()
-        return [str(bpffs)]
-    return []

@@ -13,6 +13,9 @@ from pyagent.kernel.features import PROGRAM_SOCK_ADDR, explain_errno
 from pyagent.kernel.map_pins import clear, is_folder, is_pinned, make_folder
 from pyagent.model.failures import KernelRefused, NoPermission
 
+LINKS = "links"
+"""Where links are pinned, below `--bpffs`."""
+
 ATTACH_TYPE: dict[Hook, int] = {
     Hook.GETPEERNAME4: 29,
     Hook.GETPEERNAME6: 30,

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyagent.kernel.connections import PIN
+from pyagent.kernel.links import LINKS
 from pyagent.kernel.map_pins import is_folder
 from pyagent.kernel.map_set import MapSet
+from pyagent.kernel.outside import FOLDER
 
 log = logging.getLogger(__name__)
 
-CLOSED = ("links", "outside")
+CLOSED = (LINKS, FOLDER)
 """Folders that are root's alone, whatever the group: who can open a link can detach it."""
 
 

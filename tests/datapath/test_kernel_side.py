@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pyagent.kernel import connections, features
-from pyagent.kernel.datapath import Datapath, cleanup
+from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.links import effective_programs
 from pyagent.kernel.probe import silent_hooks
+from pyagent.kernel.removal import cleanup
 from pyagent.kernel.stale_sockets import destroy
 from tests.datapath.ground import endpoint_slice, service
 from tests.datapath.ground.cluster import InClient, SmallCluster
