@@ -113,7 +113,9 @@ class Loop:
         self._count_flows: Callable[[], int] = lambda: 0
         self._wanted = WANTED
         self._look_at: float | None = None
+        self._reused = reused
         self._listed: set[Kind] = set()
+        self._scope: bool | None = None  # told, not taken yet
         self._gate_at: float | None = None
         self._dirty = False
         self._changed_since: float | None = None
@@ -215,6 +217,8 @@ class Loop:
                 pass
             case Replaced():
                 snapshot.replace(event.kind, event.objects, event.problems)
+                if event.kind == "Node":
+                    self._take_scope()
                 self._listed.add(event.kind)
                 self._facts.listed(event.kind)
                 self._mark(event.received, event.kind, len(event.objects))
@@ -237,8 +241,9 @@ class Loop:
                 if event.error:
                     log.warning("%s objects are not followed: %s", event.kind, event.error)
             case Scoped():
-                self._programmer.configure(remote_node_ports=event.everything)
-                self._dirty = True
+                self._scope = event.everything
+                if event.everything or not self._reused or event.kind in self._listed:
+                    self._take_scope()
             case InterfacesChanged():
                 self._programmer.configure(
                     interface_addresses=event.addresses, link_local_addresses=event.link_local
@@ -275,6 +280,13 @@ class Loop:
             self._datapath.maps.apply(filter_writes(wanted.filter, wanted.until))
         except (KubesockError, OSError) as error:
             log.error("hooks not asked for events: %s", error)
+
+    def _take_scope(self) -> None:
+        """Fewer Nodes count only with their list: until then an earlier agent's stay."""
+        if self._scope is not None:
+            self._programmer.configure(remote_node_ports=self._scope)
+            self._scope = None
+            self._dirty = True
 
     def _mark(self, received: float, kind: str = "", count: int = 1) -> None:
         self._dirty = True

@@ -50,6 +50,8 @@ class OutsideKeeper:
         self._outside = outside
         self._choice = choice
         self._own: frozenset[bytes] | None = None  # before the first plan nobody knows the uplinks
+        self._in_full = True  # all of the Node is known
+        self._earlier: frozenset[int] | None = None  # where an earlier agent served
         self._swept_at = 0.0
         self._fault = ""
         self._flows = 0
@@ -61,11 +63,11 @@ class OutsideKeeper:
     def stop(self) -> None:
         self._watch.stop()
 
-    def follow(self, _change: DesiredChange, desired: DesiredState, _snapshot: Snapshot, /) -> None:
+    def follow(self, _change: DesiredChange, desired: DesiredState, snapshot: Snapshot, /) -> None:
         """After each plan: the Node's addresses say which devices are uplinks."""
-        own = desired.node.own_addresses
-        if own != self._own:
-            self._own = own
+        own, in_full = desired.node.own_addresses, "Node" not in snapshot.remembered
+        if (own, in_full) != (self._own, self._in_full):
+            self._own, self._in_full = own, in_full
             self._watch.wake()
 
     @property
@@ -104,7 +106,10 @@ class OutsideKeeper:
         wanted: Collection[Covered] = ()
         if not self._choice.is_off:
             self._outside.load()  # compiles for seconds: devices and addresses are looked at after it
-            wanted = covered_devices(self._choice, devices(), self._own or frozenset())
+            if self._earlier is None:
+                self._earlier = self._outside.served()
+            earlier = () if self._in_full else self._earlier
+            wanted = covered_devices(self._choice, devices(), self._own or frozenset(), earlier)
         kept = self._outside.keep(wanted)
         for line in kept.changed:
             log.info("%s", line)

@@ -15,6 +15,7 @@ from pyagent.datapath.counter_resets import counter_resets
 from pyagent.datapath.draft import Unfit
 from pyagent.datapath.held import Freed, HeldState
 from pyagent.datapath.plan import Plan, plan
+from pyagent.datapath.remembered import remembered
 from pyagent.datapath.restored import restore
 from pyagent.datapath.source_range_plan import ADMITTED, SourceRangePlan
 from pyagent.datapath.writes import Put
@@ -78,6 +79,7 @@ class Programmer:
         self._free = free
         self._clock = clock
         self._held_is_true = not reused
+        self._found = reused
         self._ranges = self._held_ranges()
         self._audit = Audit(datapath.maps)
         self._turns = 0
@@ -120,6 +122,11 @@ class Programmer:
             gc.enable()
 
     def _turn(self) -> Turn | None:
+        try:
+            self._read_held()
+        except (KubesockError, OSError) as error:
+            self._failed(error)
+            return None
         everything = self.snapshot.everything() if not self.planned else None
         dirty = self.snapshot.take_dirty()
         if API_SERVER in dirty.services:
@@ -142,11 +149,25 @@ class Programmer:
             gc.freeze()
         return Turn(change, done, complete)
 
+    def _read_held(self) -> None:
+        """As far as what we hold is not what the kernel holds."""
+        if self._held_is_true:
+            return
+        self._datapath.grace.wait()
+        self.held = restore(self._datapath.raw(), self._datapath.capacities)
+        self._ranges = self._held_ranges()
+        if self._found:
+            self._found = False
+            self._remember()
+
+    def _remember(self) -> None:
+        """What only Nodes and ServiceCIDRs decide stays as it was found until they are listed."""
+        known = remembered(self.held, self.snapshot.node_name)
+        self.snapshot.remember(known.nodes, known.service_ranges)
+        for kind in sorted(self.snapshot.remembered):
+            log.info("%s objects are not listed yet: what was decided by them stays as it is", kind)
+
     def _carry_out(self, change: DesiredChange, complete: bool) -> Plan:
-        if not self._held_is_true:
-            self._datapath.grace.wait()
-            self.held = restore(self._datapath.raw(), self._datapath.capacities)
-            self._ranges = self._held_ranges()
         # Until it is carried out the held state is ahead of the kernel: a failure makes it worthless.
         self._held_is_true = False
         made = plan(self.held, change, complete=complete)

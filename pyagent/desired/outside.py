@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -75,7 +75,10 @@ def read_outside(items: Iterable[str]) -> OutsideChoice:
 
 
 def covered_devices(
-    choice: OutsideChoice, devices: Iterable[Device], own_addresses: frozenset[bytes]
+    choice: OutsideChoice,
+    devices: Iterable[Device],
+    own_addresses: frozenset[bytes],
+    kept: Container[int] = (),
 ) -> tuple[Covered, ...]:
     """The devices to serve at, in the order of their names.
 
@@ -84,6 +87,7 @@ def covered_devices(
 
     Args:
         own_addresses: those of the Node object.
+        kept: indexes of devices that `auto` takes in any case.
     """
     known = sorted(devices, key=lambda device: device.name)
     lender = _sources([address for device in known for address in device.addresses], own_addresses)
@@ -93,7 +97,8 @@ def covered_devices(
         named = pod_side or _is_named(device, choice.uplinks)
         if not device.up or device.hardware == LOOPBACK:
             continue
-        if not named and not (choice.auto and not device.master and _is_uplink(device, own_addresses)):
+        found_out = device.ifindex in kept or not device.master and _is_uplink(device, own_addresses)
+        if not named and not (choice.auto and found_out):
             continue
         own = _sources(device.addresses, own_addresses)
         ipv4, ipv6 = (own.get(family) or lender.get(family, NOWHERE) for family in Family)

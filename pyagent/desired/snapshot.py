@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from sys import intern
 from typing import Any
 
@@ -16,6 +16,7 @@ from pyagent.desired.nodes import NodeFacts, read_node
 from pyagent.desired.problems import MAX_FINDINGS, Findings
 from pyagent.desired.service_addresses import ServiceRanges, read_service_cidr
 from pyagent.desired.slim import slim_service
+from pyagent.model.address import Network
 from pyagent.model.failures import sanitized
 from pyagent.model.kube_objects import (
     CLUSTER_SCOPED,
@@ -77,6 +78,8 @@ class Snapshot:
         self._nodes: dict[str, NodeFacts] = {}
         self._service_cidrs: dict[str, ServiceRanges] = {}
         self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
+        self._listed: set[Kind] = set()
+        self._remembered: set[Kind] = set()
         self._dirty = Dirty({}, set(), False, {})
 
     @property
@@ -97,12 +100,34 @@ class Snapshot:
         """A Service's slices, ordered by name."""
         return self._slices_of.get(service, ())
 
+    @property
+    def remembered(self) -> Set[Kind]:
+        """Kinds of which nothing is known but what `remember` was told."""
+        return self._remembered
+
+    def remember(self, nodes: Iterable[NodeFacts], ranges: Iterable[Network]) -> None:
+        """Use what an earlier agent knew of kinds that were not listed yet, until they are."""
+        if "Node" not in self._listed:
+            self._remembered.add("Node")
+            for facts in nodes:
+                self._nodes.setdefault(facts.name, facts)
+            self._dirty.nodes.update(self._nodes)
+        if "ServiceCIDR" not in self._listed:
+            self._remembered.add("ServiceCIDR")
+            for network in ranges:
+                self._service_cidrs[str(network)] = ServiceRanges((network,))
+            self._dirty.service_cidrs = True
+
     def replace(self, kind: Kind, objects: Iterable[KubeObject], problems: Sequence[Problem] = ()) -> None:
         """Take a whole list: what is not in it is gone.
 
         Args:
             problems: what the source could not decode; those objects are not in the list.
         """
+        self._listed.add(kind)
+        if kind == "Node" and kind in self._remembered and self._nodes.pop(self.node_name, None) is not None:
+            self._dirty.nodes.add(self.node_name)  # never seen, so it does not outlive this
+        self._remembered.discard(kind)
         listed: set[tuple[str, str]] = set()
         for obj in objects:
             listed.add((obj.metadata.namespace if kind not in CLUSTER_SCOPED else "", obj.metadata.name))

@@ -142,6 +142,10 @@ class Outside:
             if fault:
                 yield f"{_PROGRAMS[point, device.ethernet]} at {device.name}: {fault}"
 
+    def served(self) -> frozenset[int]:
+        """Indexes of the devices where programs run, an earlier agent's too."""
+        return frozenset(place.device for place in self.links.places())
+
     def use(self, programs: Programs) -> None:
         """Run these from the next `cover` on; they are closed with this object."""
         self._close_programs()

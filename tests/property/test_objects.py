@@ -31,7 +31,7 @@ from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_set import Portion
 from pyagent.model.address import Protocol, parse_address
 from pyagent.model.failures import KernelRefused
-from pyagent.model.kube_objects import STRUCT_OF, Kind
+from pyagent.model.kube_objects import SERVICE_KINDS, STRUCT_OF, Kind
 from pyagent.model.service import ServicePortKey
 from tests.unit.datapath_plan.fake_maps import FakeMaps
 from tests.unit.datapath_plan.node import Node, WriteFailed
@@ -129,6 +129,24 @@ cidrs = st.builds(
     st.sampled_from(["10.96.0.0/16", "10.96.0.0/12"]),
 )
 
+SMALL_CLUSTER: list[Object] = [
+    {
+        "kind": "Service",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": "10.96.0.1",
+            "ports": [{"name": "http", "port": 80, "nodePort": 30001}],
+        },
+    },
+    {
+        "kind": "Node",
+        "metadata": {"name": "n1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.2"}]},
+    },
+    {"kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}},
+]
+
 
 class Maps:
     """A `MapSet` of the node's maps: every write is looked at, and may fail."""
@@ -197,30 +215,41 @@ def put(agent: Agent, obj: Object) -> None:
     agent.programmer.snapshot.put(kind, msgspec.convert(obj, STRUCT_OF[kind]))
 
 
+def replace(agent: Agent, kind: Kind, objects: Iterable[Object]) -> None:
+    listed = [msgspec.convert(obj, STRUCT_OF[kind]) for obj in objects if obj["kind"] == kind]
+    agent.programmer.snapshot.replace(kind, listed)
+
+
 class ObjectsMachine(RuleBasedStateMachine):
     """What the agent's loop does in whatever order; `dirty` says that a turn is due."""
 
     capacities = ROOM
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(some=st.booleans())
+    def begin(self, some: bool) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
+        self.late: frozenset[Kind] = frozenset()  # not listed since the last restart
         self.living: dict[Identity, tuple[int, int]] = {}
         self.node = Node(DIALS, self.capacities, CLIENTS)
         self.maps = Maps(self.node)
         self.agent = Agent(self.node, self.maps, reused=False)
+        for obj in SMALL_CLUSTER if some else ():
+            self.put(obj)
         self.turn()
 
     @rule(obj=st.one_of(services(), slices(), slices(), slices(), nodes, cidrs))
     def put(self, obj: Object) -> None:
         self.objects[obj["kind"], obj["metadata"]["name"]] = obj
-        put(self.agent, obj)
+        if obj["kind"] not in self.late:
+            put(self.agent, obj)
 
     @precondition(lambda self: self.objects.keys() - {OWN_NODE})
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         kind, name = data.draw(st.sampled_from(sorted(self.objects.keys() - {OWN_NODE})))
         obj = self.objects.pop((kind, name))
+        if kind in self.late:
+            return
         self.agent.programmer.snapshot.delete(kind, obj["metadata"].get("namespace", ""), name)
 
     @rule(fail_at=st.none() | st.integers(0, 60))
@@ -254,12 +283,36 @@ class ObjectsMachine(RuleBasedStateMachine):
     @rule(meanwhile=st.none() | services() | slices())
     def crash(self, meanwhile: Object | None) -> None:
         """Or an upgrade: another process takes up what is pinned. Something may have changed meanwhile."""
-        self.agent = Agent(self.node, self.maps, reused=True)
         if meanwhile is not None:
             self.objects[meanwhile["kind"], meanwhile["metadata"]["name"]] = meanwhile
-        for obj in self.objects.values():
-            put(self.agent, obj)
+        self.restart(frozenset())
         self.turn()
+
+    @rule(late=st.sampled_from([{"Node"}, {"ServiceCIDR"}, {"Node", "ServiceCIDR"}]))
+    def restart_before_all_is_listed(self, late: set[Kind]) -> None:
+        """What only these kinds decide stays as it was: no dial gets another answer."""
+        self.turn()
+        before, found_room = list(self.answers(self.node)), self.all_fits
+        self.restart(self.late | late)
+        self.turn()
+        if found_room and self.all_fits:
+            assert list(self.answers(self.node)) == before
+
+    @property
+    def all_fits(self) -> bool:
+        return not (self.agent.programmer.unfit or self.agent.programmer.held.waiting)
+
+    def restart(self, late: frozenset[Kind]) -> None:
+        self.late = late
+        self.agent = Agent(self.node, self.maps, reused=True)
+        for kind in sorted(SERVICE_KINDS - late):
+            replace(self.agent, kind, self.objects.values())
+
+    @rule()
+    def list_the_rest(self) -> None:
+        for kind in self.late:
+            replace(self.agent, kind, self.objects.values())
+        self.late = frozenset()
 
     @precondition(lambda self: self.agent.programmer.planned and self.agent.programmer.held_is_true)
     @rule(data=st.data())
@@ -326,6 +379,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         """Whatever happened: in the end a dial gets what it gets from a node made for these objects."""
         if not hasattr(self, "agent"):
             return
+        self.list_the_rest()
         for _ in range(4):
             self.turn()
             self.end_grace_period()
