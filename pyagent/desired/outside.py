@@ -97,7 +97,7 @@ def covered_devices(
         named = pod_side or _is_named(device, choice.uplinks)
         if not device.up or device.hardware == LOOPBACK:
             continue
-        found_out = device.ifindex in kept or not device.master and _is_uplink(device, own_addresses)
+        found_out = device.ifindex in kept or (not device.master and _is_uplink(device, own_addresses))
         if not named and not (choice.auto and found_out):
             continue
         own = _sources(device.addresses, own_addresses)

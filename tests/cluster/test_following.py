@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from pyagent.cluster.api_source import NodeChoice
 from pyagent.model.source_events import Changed, Deleted, Malformed, Replaced
 from tests.cluster.conftest import QUICK, Follow
 from tests.cluster.support import Recorder, endpoint_slice, node, service
@@ -267,6 +268,16 @@ def test_after_a_restart_even_the_first_empty_list_is_confirmed(server: ApiServe
     _, recorder = follow(had_objects=True)
     recorder.wait(lambda: bool(recorder.of(Replaced)))
     assert len(recorder.of(Replaced)[0].objects) == 1
+
+
+@pytest.mark.parametrize("nodes", ["own", "all", "auto"])
+def test_so_is_the_first_list_of_nodes(server: ApiServer, follow: Follow, nodes: NodeChoice) -> None:
+    server.put(node("node-a"))
+    # The count that "auto" decides by is a list too; it comes first.
+    server.fault("empty_list", kind="Node", count=2 if nodes == "auto" else 1)
+    _, recorder = follow(had_objects=True, nodes=nodes)
+    recorder.wait(lambda: bool(recorder.of(Replaced, "Node")))
+    assert len(recorder.of(Replaced, "Node")[0].objects) == 1
 
 
 def test_the_whole_list_is_taken_again_now_and_then(server: ApiServer, follow: Follow) -> None:

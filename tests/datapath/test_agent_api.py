@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.datapath.ground import Agent, Reply, SmallCluster, StartAgent, endpoint_slice, node, service
+from pyagent.agent.loop import WANTED_SECONDS
+from tests.datapath.ground import (
+    Agent,
+    Reply,
+    SmallCluster,
+    StartAgent,
+    endpoint_slice,
+    node,
+    service,
+    service_cidr,
+)
 from tests.datapath.ground.api import ApiProcess
 from tests.datapath.ground.cluster import InClient
 from tests.datapath.ground.dialling import Way, ask
@@ -37,13 +49,13 @@ def web(cluster: SmallCluster, name: str, address: str, pod: str) -> list[dict[s
     ]
 
 
-def follow(kubeconfig: Path, start_agent: StartAgent, ready: bool = True) -> Agent:
+def follow(kubeconfig: Path, start_agent: StartAgent, *arguments: str, ready: bool = True) -> Agent:
     """An agent in the namespace from where the API server can be reached."""
-    return start_agent(kubeconfig=kubeconfig, in_node_namespace=False, ready=ready)
+    return start_agent(kubeconfig=kubeconfig, in_node_namespace=False, arguments=arguments, ready=ready)
 
 
-def dial(in_client: InClient, address: str) -> str:
-    answer = in_client(lambda: ask(Way("tcp", 4), address, 80))
+def dial(in_client: InClient, address: str, port: int = 80) -> str:
+    answer = in_client(lambda: ask(Way("tcp", 4), address, port))
     return answer.pod if isinstance(answer, Reply) else answer
 
 
@@ -114,6 +126,7 @@ def test_a_server_that_is_away_at_the_start_takes_nothing_from_the_node(
     api.stop()
     second = follow(api.kubeconfig, start_agent, ready=False)
     wait_for(second.log_tail, lambda text: "not followed" in text, "its complaint about the server")
+    time.sleep(1.5 * WANTED_SECONDS)  # the first plan waits no longer, once it may come at all
     assert (dial(in_client, WEB), dial(in_client, CART)) == ("a", "a")
     assert second.process.running
     assert second.get("/readyz")[0] != 200, "what it serves may be old: it has seen no list"
@@ -125,6 +138,68 @@ def test_a_server_that_is_away_at_the_start_takes_nothing_from_the_node(
         second.wait_ready()
     finally:
         back.stop()
+
+
+FAR, NODE_PORT, UNALLOCATED = "192.0.2.77", 30001, "10.96.0.99"
+
+
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        pytest.param("stall_early", {"count": -1}, id="slow"),
+        pytest.param("status", {"code": 503, "count": -1}, id="unavailable", marks=pytest.mark.long),
+        pytest.param("status", {"code": 403, "count": -1}, id="forbidden", marks=pytest.mark.long),
+        pytest.param("empty_list", {"count": 1}, id="empty", marks=pytest.mark.long),
+    ],
+)
+def test_what_only_nodes_and_service_ranges_decide_stays_over_a_restart_until_they_are_listed(
+    api: ApiProcess,
+    cluster: SmallCluster,
+    start_agent: StartAgent,
+    in_client: InClient,
+    fault: str,
+    how: dict[str, Any],
+) -> None:
+    """The nodePorts of other nodes, and refusals at once; Services and endpoints are followed meanwhile."""
+    shop = web(cluster, "shop", LATE, "a")
+    shop[0]["spec"]["type"] = "NodePort"
+    shop[0]["spec"]["ports"][0]["nodePort"] = NODE_PORT
+    api.put(*shop, node("far", [FAR]), service_cidr("10.96.0.0/16"))
+    remote = ("--remote-node-ports=on",)
+    first = follow(api.kubeconfig, start_agent, *remote)
+    wait_for(lambda: dial(in_client, FAR, NODE_PORT), lambda seen: seen == "a", "the far node's nodePort")
+    wait_for(lambda: dial(in_client, UNALLOCATED), lambda seen: seen == "ECONNREFUSED", "the refusal")
+    first.stop(signal.SIGKILL)
+    for kind in ("Node", "ServiceCIDR") if fault != "empty_list" else ("Node",):
+        api.fault(fault, kind=kind, **how)
+    seen: set[tuple[str, str]] = set()
+
+    def look() -> str:
+        seen.add((dial(in_client, FAR, NODE_PORT), dial(in_client, UNALLOCATED)))
+        return dial(in_client, WEB)
+
+    second = follow(api.kubeconfig, start_agent, *remote, ready=False)
+    api.put(*web(cluster, "web", WEB, "b"))
+    wait_for(look, lambda pod: pod == "b", "the endpoints that moved meanwhile")
+    api.put(*web(cluster, "new", "10.96.0.4", "c"))
+    until(in_client, "10.96.0.4", "c")
+    look()
+    assert seen == {("a", "ECONNREFUSED")}
+    if fault == "empty_list":
+        wait_for(second.log_tail, lambda text: "ready after" in text, "it is ready")
+        time.sleep(2 * WANTED_SECONDS)  # the list that denies the empty one has come
+        look()
+        assert seen == {("a", "ECONNREFUSED")}
+        return
+    api.delete("Node", "far", "")
+    api.delete("ServiceCIDR", "kubernetes", "")
+    api.do("clear")
+    api.cut()
+    wait_for(
+        lambda: (dial(in_client, FAR, NODE_PORT), dial(in_client, UNALLOCATED)),
+        lambda seen: seen == ("ENETUNREACH", "ENETUNREACH"),
+        "what is gone from the lists",
+    )
 
 
 def test_a_server_that_goes_away_later_does_not_unready_the_node(

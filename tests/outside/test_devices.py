@@ -230,6 +230,17 @@ def test_uplinks_and_tunnels_are_found_by_themselves() -> None:
     assert names("off") == []
 
 
+def test_where_an_earlier_agent_serves_is_kept_while_nobody_knows_better() -> None:
+    """Of the Node's addresses it is known then only which answer on nodePorts."""
+    kept = {device.ifindex for device in DEVICES if device.name in ("cni0-bridge", "lo")}
+
+    def found(items: str) -> set[str]:
+        return {one.name for one in covered_devices(read_outside([items]), DEVICES, frozenset({NODE}), kept)}
+
+    assert found("auto") == {*names("auto"), "cni0-bridge"}
+    assert found("eth10") == {"eth10"}, "what the operator names is all there is"
+
+
 def test_a_device_without_an_address_lends_the_nodes() -> None:
     found = {one.name: one for one in covered_devices(read_outside(["auto"]), DEVICES, frozenset({NODE}))}
     assert found["eth0"].ipv4 == found["eth10"].ipv4 == NODE
