@@ -85,8 +85,7 @@ class ApiSource:
         if self._wanted.nodes == "auto":
             self._run(NodeReflector(self._wanted.node_name, *self._means(), self._had_objects))
         else:
-            own = self._wanted.node_name if self._wanted.nodes == "own" else None
-            self._follow(nodes(own), self._had_objects)
+            self._follow(nodes(self._wanted.node_name if self._wanted.nodes == "own" else None))
         if self._wanted.workloads:
             self._follow(NAMESPACES)
             self._follow(pods_of(self._wanted.node_name))
