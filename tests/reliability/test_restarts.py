@@ -7,14 +7,16 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
+from pyagent.agent.loop import WANTED_SECONDS
 from pyagent.demo.sandbox import Sandbox
-from tests.datapath.ground import Agent, Manifests, StartAgent
+from tests.datapath.ground import Agent, Manifests, StartAgent, node, service
 from tests.datapath.ground.waiting import wait_for
 from tests.fakes.api_server import ApiServer
 from tests.reliability.ground.builds import Build, other_layout, other_programs
@@ -30,23 +32,40 @@ PATIENCE = 180.0
 """Seconds that an agent may need where every core is busy and four programs are to be compiled."""
 
 
-class Churn:
-    """Moves the Services through their sets by writing manifests, and tells the clients."""
+class Objects(Protocol):
+    """Where an agent finds its objects."""
 
-    def __init__(self, manifests: Manifests, load: Load) -> None:
-        self._manifests, self._load = manifests, load
-        self._generations = dict.fromkeys(MOVING, 0)
-        self._confirmed = dict.fromkeys(MOVING, 0)
+    def write(self, name: str, objects: list[dict[str, Any]], /) -> object: ...
+
+
+class OfAServer:
+    """Objects that an API server has."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+
+    def write(self, _name: str, objects: list[dict[str, Any]], /) -> None:
+        for obj in objects:
+            self._server.put(obj)
+
+
+class Churn:
+    """Moves the Services through their sets by writing objects, and tells the clients."""
+
+    def __init__(self, objects: Objects, load: Load, moving: Sequence[Served] = MOVING) -> None:
+        self._objects, self._load = objects, load
+        self._generations = dict.fromkeys(moving, 0)
+        self._confirmed = dict.fromkeys(moving, 0)
 
     def move(self) -> None:
         """One Service to its next set; no call may be led there yet that began before."""
-        served = min(MOVING, key=lambda one: self._generations[one])
+        served = min(self._generations, key=lambda one: self._generations[one])
         generation = self._generations[served] + 1
         if generation - self._confirmed[served] >= served.sets:
             return  # or every set would be allowed
         self._generations[served] = generation
         self._load.begin(served, generation)
-        self._manifests.write(served.name, [served.service(), *served.slices(generation)])
+        self._objects.write(served.name, [served.service(), *served.slices(generation)])
 
     def confirm(self) -> None:
         """Wait until the kernel has the latest sets; none before may be seen afterwards."""
@@ -66,16 +85,16 @@ class Churn:
 
 @contextmanager
 def under_load(
-    sandbox: Sandbox, cgroup: Path, manifests: Manifests, clients: int = 0
+    sandbox: Sandbox, cgroup: Path, objects: Objects, clients: int = 0, moving: Sequence[Served] = MOVING
 ) -> Iterator[tuple[Load, Churn]]:
-    with dialling(sandbox, cgroup, (*MOVING, STICKY), clients=clients) as load:
+    with dialling(sandbox, cgroup, (*moving, STICKY), clients=clients) as load:
         wait_for(lambda: load.calls, lambda calls: min(calls) > 100, "the first calls of every client")
-        yield load, Churn(manifests, load)
+        yield load, Churn(objects, load, moving)
 
 
-def put_all(manifests: Manifests) -> None:
-    for one in (*MOVING, STICKY):
-        manifests.write(one.name, [one.service(), *one.slices(0)])
+def put_all(objects: Objects, moving: Sequence[Served] = MOVING) -> None:
+    for one in (*moving, STICKY):
+        objects.write(one.name, [one.service(), *one.slices(0)])
 
 
 def builds(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -195,3 +214,82 @@ def test_hundreds_of_kills_disturb_nobody(
         ),
     )
     assert (seen.wrong, seen.texts) == (0, ())
+
+
+FAR = ("192.0.2.77", "fd44:192:0:2::77")
+OF_A_CLUSTER = (MOVING[0]._replace(nodes=FAR), MOVING[1])
+TROUBLE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("none", {}),
+    ("status", {"code": 503, "count": 3}),
+    ("status", {"code": 403, "count": -1}),
+    ("stall_early", {"count": -1}),
+)
+ROOM = "frontends=64,sets=64"
+"""So little that each of the first rounds may need more."""
+GROWN = "the larger maps are in use"
+LONGEST = 4 * WANTED_SECONDS
+"""From a start to its end: long enough for a first plan that waited for Nodes, and what follows."""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_nor_do_those_of_agents_of_a_cluster_whose_nodes_cannot_be_listed_at_times(
+    sandbox: Sandbox, cgroup: Path, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """They follow an API server; the nodePort of another node is dialled too, and the maps grow."""
+    launcher = Build(tmp_path / "build").launcher
+    seed = random.SystemRandom().getrandbits(32)
+    chance = random.Random(seed)
+    kills: Counter[str] = Counter()
+    growths = 0
+    with ApiServer() as server:
+        objects = OfAServer(server)
+        objects.write("nodes", [node("n", ["192.0.2.1"]), node("far", FAR)])
+        put_all(objects, OF_A_CLUSTER)
+        kubeconfig = server.kubeconfig(tmp_path / "kubeconfig.yaml")
+
+        def start(trouble: tuple[str, dict[str, Any]], ready: bool = True) -> Agent:
+            server.faults.clear()
+            if trouble[1]:
+                server.fault(trouble[0], kind="Node", **trouble[1])
+            return start_agent(
+                kubeconfig=kubeconfig,
+                in_node_namespace=False,
+                launcher=launcher,
+                arguments=("--remote-node-ports=on", f"--map-sizes={ROOM}"),
+                ready=ready,
+            )
+
+        agent = start(TROUBLE[0])
+        with under_load(sandbox, cgroup, objects, moving=OF_A_CLUSTER) as (load, churn):
+            for number in range(ROUNDS):
+                churn_for(chance.uniform(0.0, LONGEST), churn)
+                kills[stage(agent)] += 1
+                agent.stop(signal.SIGKILL)
+                growths += agent.log.read_text(errors="replace").count(GROWN)
+                trouble = chance.choice(TROUBLE)
+                kills[f"Nodes: {trouble[0]} {trouble[1].get('code', '')}".strip()] += 1
+                objects.write("more", [_one_more(4 * number + i) for i in range(4)])
+                agent = start(trouble, ready=False)
+                if number % 5 == 4:
+                    agent.wait_ready(PATIENCE)
+                    churn.move()
+                    churn.confirm()
+                assert load.wrong == 0, load.stop().texts
+            agent.wait_ready(PATIENCE)
+            churn.confirm()
+            seen = load.stop()
+    report(
+        f"{ROUNDS} rounds of kill -9 of agents of a cluster",
+        (
+            str(seen),
+            f"{churn.moves:,} sets switched; maps grew {growths} times; seed {seed}",
+            str(dict(kills)),
+            *seen.texts,
+        ),
+    )
+    assert (seen.wrong, seen.texts) == (0, ())
+
+
+def _one_more(number: int) -> dict[str, Any]:
+    return service(f"more-{number}", [f"10.96.{16 + number // 200}.{1 + number % 200}"], [("t", 80, "TCP")])

@@ -8,6 +8,7 @@ from tests.datapath.ground import endpoint_slice, service
 
 PORTS = (("t", 80, "TCP"), ("u", 80, "UDP"))
 BACKEND_PORTS = (("t", 8080, "TCP"), ("u", 8080, "UDP"))
+NODE_PORT = 30080
 Object = dict[str, Any]
 
 
@@ -18,6 +19,7 @@ class Served(NamedTuple):
         number: last part of its addresses.
         first: number of its first set, in the endpoints' addresses (tests/reliability/c/dials.c).
         hosts: endpoints of the first set; each next one has one more, up to three more.
+        nodes: addresses of a node other than the client's, where the Service's nodePort is dialled too.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Served(NamedTuple):
     first: int
     sets: int
     hosts: int = 1
+    nodes: tuple[str, ...] = ()
 
     @property
     def frontends(self) -> tuple[str, str]:
@@ -32,7 +35,11 @@ class Served(NamedTuple):
 
     def service(self) -> Object:
         affinity = {"sessionAffinity": "ClientIP"} if not self.sets else {}
-        return _in_default(service(self.name, self.frontends, PORTS, **affinity))
+        made = _in_default(service(self.name, self.frontends, PORTS, **affinity))
+        if self.nodes:
+            made["spec"]["type"] = "NodePort"
+            made["spec"]["ports"][0]["nodePort"] = NODE_PORT
+        return made
 
     def slices(self, generation: int) -> list[Object]:
         """The EndpointSlices of one generation."""
@@ -45,9 +52,9 @@ class Served(NamedTuple):
     def targets(self) -> list[str]:
         """The client's arguments: each way to dial the Service."""
         kinds = ("tcp", "udp", "datagram") if self.sets else ("tcp",)
-        return [
-            f"{kind},{frontend},80,{self.first},{self.sets}" for kind in kinds for frontend in self.frontends
-        ]
+        dialled = [(kind, frontend, 80) for kind in kinds for frontend in self.frontends]
+        dialled += [("tcp", address, NODE_PORT) for address in self.nodes]
+        return [f"{kind},{address},{port},{self.first},{self.sets}" for kind, address, port in dialled]
 
 
 def _in_default(obj: Object) -> Object:
