@@ -37,6 +37,7 @@ class Seen(NamedTuple):
         in_switch: those during which a set was being switched.
         asked: answers to "who is the peer", of new and of old sockets.
         ended: UDP sockets whose backend went between connect() and send(), which told it.
+        unheard: datagrams that went where they should, and for which the kernel found no receiver.
         wrong: how many were not as they must be.
         texts: the first of them.
     """
@@ -46,6 +47,7 @@ class Seen(NamedTuple):
     in_switch: int
     asked: int
     ended: int
+    unheard: int
     wrong: int
     texts: tuple[str, ...]
 
@@ -53,7 +55,8 @@ class Seen(NamedTuple):
         return (
             f"{self.calls:,} calls, {self.connects:,} of them connect();"
             f" {self.in_switch:,} while a set was switched; {self.asked:,} peers asked;"
-            f" UDP sockets ended before their send(): {self.ended:,};"
+            f" UDP sockets ended before their send(): {self.ended:,}; datagrams for which the kernel found"
+            f" no receiver where they should go: {self.unheard:,};"
             f" wrong: {self.wrong:,}"
         )
 
@@ -148,6 +151,7 @@ class Load:
             counts["in_switch"],
             counts["asked"],
             counts["ended"],
+            counts["unheard"],
             counts["wrong_count"],
             tuple(texts),
         )
@@ -178,14 +182,14 @@ def dialling(
         load.close()
 
 
-def compiled(sandbox: Sandbox) -> Path:
-    """The client's binary."""
-    binary = sandbox.folder / "dials"
+def compiled(sandbox: Sandbox, source: Path = SOURCE) -> Path:
+    """The binary of a C program, the client's if no other is meant."""
+    binary = sandbox.folder / source.stem
     if not binary.exists():
         compiler = next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
         if compiler is None:
             pytest.skip("no C compiler: install gcc and libc6-dev")
-        subprocess.run([compiler, "-O2", "-Wall", "-o", str(binary), str(SOURCE)], check=True)
+        subprocess.run([compiler, "-O2", "-Wall", "-pthread", "-o", str(binary), str(source)], check=True)
     return binary
 
 
