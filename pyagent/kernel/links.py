@@ -64,24 +64,30 @@ class Links:
     def adopt(self) -> frozenset[Hook]:
         """Take over pinned links that are attached to our cgroup; others' pins are removed.
 
+        Where the folder is behind a symbolic link they are taken over too, since they would run beside new
+        ones; nothing is changed there.
+
         Returns:
             The hooks that were found.
         """
-        make_folder(self._folder)
+        elsewhere = self._folder.is_symlink()
+        if not elsewhere:
+            make_folder(self._folder)
         wanted = cgroup_id(self._cgroup)
         for hook in ATTACH_TYPE:
             pin = self._folder / program_name(hook)
-            if pin.is_symlink() or pin.is_dir():
-                clear(pin)
-            try:
-                fd = bpf.obj_get(str(pin))
-            except FileNotFoundError:
+            if not pin.is_file() or pin.is_symlink():
+                if not elsewhere:
+                    clear(pin)
                 continue
+            fd = bpf.obj_get(str(pin))
             if bpf.link_info(fd).cgroup_id == wanted:
                 self._fds[hook] = fd
-            else:
-                os.close(fd)
+                continue
+            os.close(fd)
+            if not elsewhere:
                 pin.unlink()
+        make_folder(self._folder)
         return frozenset(self._fds)
 
     def point_to(self, program_fds: dict[Hook, int]) -> None:

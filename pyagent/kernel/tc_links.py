@@ -115,6 +115,8 @@ class TcLinks:
         Raises:
             KernelRefused: with the remedy.
         """
+        if self._folder.is_symlink():
+            self._hold_what_is_elsewhere()
         make_folder(self._folder)
         try:
             return self._link(place, program_fd) if self._tcx else self._filter(place, program_fd)
@@ -141,6 +143,13 @@ class TcLinks:
         self._links[place] = bpf.link_create(program_fd, place.device, place.point.attach_type)
         self._pin(place)
         return True
+
+    def _hold_what_is_elsewhere(self) -> None:
+        """The folder is behind a symbolic link: new links would run beside those that are pinned there."""
+        for place in _named(self._folder) if self._tcx and self._folder.is_dir() else ():
+            pin = self._folder / place.pin
+            if place not in self._links and _is_pin(pin):
+                self._links[place] = bpf.obj_get(str(pin))
 
     def _pin(self, place: Place) -> None:
         pin = self._folder / place.pin
@@ -223,13 +232,17 @@ def _is_attached(folder: Path, place: Place) -> bool:
 
 def pinned_places(folder: Path) -> frozenset[Place]:
     """Where something of ours is pinned, attached or not."""
+    return frozenset(_named(folder)) if is_folder(folder) else frozenset()
+
+
+def _named(folder: Path) -> set[Place]:
     found = set()
-    for path in folder.iterdir() if is_folder(folder) else ():
+    for path in folder.iterdir():
         label, _, index = path.name.removeprefix(FILTER).rpartition("-")
         point = next((p for p in Point if p.label == label), None)
         if point is not None and index.isdigit():
             found.add(Place(int(index), point))
-    return frozenset(found)
+    return found
 
 
 def attached_places(folder: Path) -> frozenset[Place]:

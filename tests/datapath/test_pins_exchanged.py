@@ -14,7 +14,7 @@ import pytest
 from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel import connections
 from pyagent.kernel.datapath import Datapath
-from pyagent.kernel.links import pinned_states
+from pyagent.kernel.links import effective_programs, pinned_states
 from pyagent.kernel.map_pins import is_folder
 from pyagent.kernel.readers import Readers
 from pyagent.model.failures import KernelRefused
@@ -55,7 +55,10 @@ def put_folder(pin: Path) -> None:
 
 
 def lead_elsewhere(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
+    elsewhere = path.with_name("elsewhere")
+    if elsewhere.is_dir():
+        shutil.rmtree(elsewhere)
+    path.rename(elsewhere)
     path.symlink_to("elsewhere")
 
 
@@ -117,6 +120,22 @@ def test_each_is_told_once_and_put_right(opened: Datapath) -> None:
     assert found == {name: ([line.replace("v1", folder)], []) for name, (_, line) in DEEDS.items()}
 
 
+def test_links_behind_a_symbolic_link_do_not_run_beside_those_of_the_next_agent(
+    hooks: Hooks, cgroup: Path, bpffs: Path
+) -> None:
+    programs = []
+    for _ in range(2):
+        made = Datapath(bpffs, cgroup, SMALL, cache=hooks.cache)
+        made.open()
+        made.load_programs()
+        made.attach()
+        programs.append(effective_programs(cgroup))
+        assert is_folder(links(made))
+        made.close()
+        lead_elsewhere(links(made))
+    assert [len(found) for both in programs for found in both.values()] == [1] * 16
+
+
 def test_hooks_that_cannot_be_attached_do_not_keep_pins_from_being_put_right(
     opened: Datapath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +186,11 @@ def test_no_link_is_followed_and_what_it_leads_to_keeps_its_mode_and_group(
     theirs.chmod(0o604)
     maps = opened.maps.folder
     kept = (theirs, links(opened) / "connect6", maps / "backends")
-    before = [path.stat() for path in kept]
+
+    def standing() -> list[tuple[int, int, int]]:
+        return [(found.st_mode, found.st_uid, found.st_gid) for found in (path.stat() for path in kept)]
+
+    before = standing()
     for pin, target in (
         (maps / "connections", theirs),
         (maps / "sets", links(opened) / "connect6"),
@@ -183,10 +206,10 @@ def test_no_link_is_followed_and_what_it_leads_to_keeps_its_mode_and_group(
         readers = Readers(GROUP)
         for _ in range(2):
             assert readers.admit(opened.bpffs, opened.maps) == []
-            assert [path.stat() for path in kept] == before
+            assert standing() == before
     finally:
         subprocess.run(["umount", mounted], check=True)
     assert len(opened.repair().lines) == 3
-    assert [path.stat() for path in kept] == before
+    assert standing() == before
     table = (maps / "connections").lstat()
     assert (table.st_gid, stat.S_IMODE(table.st_mode)) == (GROUP, 0o660)

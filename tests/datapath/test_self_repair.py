@@ -188,6 +188,7 @@ def test_a_program_or_a_pin_of_somebody_else_is_replaced_by_ours(
     agent = start()
     links, current = agent.bpffs / "links", current_folder(agent.bpffs)
     programs = {state.hook: state.program_id for state in pinned_states(links)}
+    wait_for((current / "connections").exists, bool, "the table of connections")
     link, foreign = bpf.obj_get(str(links / program_name(Hook.CONNECT4))), _allow_everything()
     impostor = bpf.map_create("sets", 2, 4, 8, 8)
     with timed("a program and pins of somebody else"):

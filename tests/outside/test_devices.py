@@ -167,6 +167,22 @@ def test_what_somebody_does_to_programs_pins_and_devices_is_put_right_and_told(s
 
 @pytest.mark.kernel
 @pytest.mark.skipif(not has_tcx(), reason="links at devices need Linux 6.6")
+def test_programs_behind_a_symbolic_link_do_not_run_beside_those_of_the_next_agent(served: Served) -> None:
+    def begin_again() -> list[int]:
+        here = Disturbed(served)
+        here.made.close()
+        here.lead_folder_elsewhere()
+        here = Disturbed(served)
+        here.made.close()
+        shutil.rmtree(here.folder.with_name("elsewhere"))
+        index = here.wanted[0].ifindex
+        return [len(bpf.program_query(index, point.attach_type, effective=False)) for point in Point]
+
+    assert served.lan.node_a.do(begin_again) == [1, 1]
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(not has_tcx(), reason="links at devices need Linux 6.6")
 def test_devices_that_come_and_go_are_nobodys_deed_and_one_that_is_refused_stops_no_other(
     served: Served,
 ) -> None:
