@@ -15,12 +15,20 @@ from tests.cluster.support import Recorder, node, service
 from tests.fakes.api_server import ApiServer
 
 ALL_WAYS_TO_LIST = ("yes", "invalid", "refused")
-RELISTING = QUICK._replace(relist_after=0.2, watch=1.0)
+PATIENT = QUICK._replace(read=30.0)
+"""Where a busy machine must not look like a dead server."""
+RELISTING = PATIENT._replace(relist_after=0.1, watch=1.0)
 CIDR = {"kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}}
 
 
 def version_reads(server: ApiServer, kind: str = "Service") -> int:
     return sum(request.query == {"limit": "1"} for request in server.seen("list", kind))
+
+
+def list_often(server: ApiServer) -> None:
+    """Plain lists, each followed by a short stream."""
+    server.watch_list = "invalid"
+    server.fault("cut", verb="watch", kind="Service", seconds=0.2, count=-1)
 
 
 def lengths(recorder: Recorder, kind: str = "Service") -> list[int]:
@@ -114,11 +122,18 @@ def test_a_request_that_fails_after_a_stream_ended_in_its_time_raises_doubt_too(
 
 
 @pytest.mark.parametrize(
-    ("action", "code"), [("status", 403), ("status", 500), ("status", 429), ("reset", 0)]
+    ("action", "code", "at_most"),
+    [
+        ("status", 403, 290),
+        ("status", 500, AFTER_REFUSAL),
+        ("status", 429, AFTER_REFUSAL),
+        ("reset", 0, 290),
+    ],
 )
 def test_where_the_version_cannot_be_read_the_watch_is_resumed_all_the_same(
-    server: ApiServer, follow: Follow, action: str, code: int
+    server: ApiServer, follow: Follow, action: str, code: int, at_most: float
 ) -> None:
+    """For its whole time, or until it may be asked again."""
     server.put(service("web"))
     _, recorder = follow()
     recorder.wait_for_watching()
@@ -128,11 +143,28 @@ def test_where_the_version_cannot_be_read_the_watch_is_resumed_all_the_same(
     recorder.wait_for_names({"web", "later"})
     assert lengths(recorder) == [1], "no list was needed"
     assert server.seen("list", "Service"), "it was tried"
+    seconds = int(server.seen("watch", "Service")[-1].query["timeoutSeconds"])
+    assert at_most / 2 < seconds <= at_most
+
+
+def test_a_new_list_needs_no_doubt_and_its_stream_lasts_as_long_as_any(
+    server: ApiServer, follow: Follow
+) -> None:
+    _, recorder = follow(QUICK._replace(relist_after=0.01))
+    recorder.wait_for_watching()
+
+    def listed_again() -> bool:
+        server.cut_all()
+        return len(recorder.of(Replaced)) >= 2
+
+    recorder.wait(listed_again)
+    lists = [r for r in server.seen("watch", "Service") if "sendInitialEvents" in r.query]
+    assert {request.query["timeoutSeconds"] for request in lists} == {"290"}
 
 
 def test_a_stream_that_ends_in_its_time_raises_no_doubt(server: ApiServer, follow: Follow) -> None:
-    _, recorder = follow(QUICK._replace(watch=1.0))
-    recorder.wait(lambda: len(server.seen("watch", "Service")) >= 4)
+    _, recorder = follow(PATIENT._replace(watch=1.0))
+    recorder.wait(lambda: len(server.seen("watch", "Service")) >= 3)
     assert not version_reads(server)
 
 
@@ -141,7 +173,7 @@ def test_a_proxy_that_cuts_every_stream_costs_a_few_reads_of_the_version(
 ) -> None:
     server.watch_list = "invalid"
     server.fault("cut", verb="watch", kind="Service", seconds=0.05, count=-1, watch_list=False)
-    _, recorder = follow()
+    _, recorder = follow(PATIENT)
     recorder.wait(lambda: len(server.seen("watch", "Service")) >= CUTS + 4)
     assert version_reads(server) == CUTS
 
@@ -179,7 +211,7 @@ def test_a_server_that_does_not_have_our_version_yet_is_asked_for_what_it_has(
 
 
 def test_an_empty_list_of_what_is_at_hand_is_confirmed_by_a_quorum(server: ApiServer, follow: Follow) -> None:
-    server.watch_list = "invalid"
+    list_often(server)
     server.put(service("web"))
     _, recorder = follow(RELISTING)
     recorder.wait_for_watching()
@@ -191,7 +223,7 @@ def test_an_empty_list_of_what_is_at_hand_is_confirmed_by_a_quorum(server: ApiSe
 def test_what_came_by_watch_is_not_taken_away_by_an_empty_list_either(
     server: ApiServer, follow: Follow
 ) -> None:
-    server.watch_list = "invalid"
+    list_often(server)
     _, recorder = follow(RELISTING)
     recorder.wait_for_watching()
     server.fault("empty_list", verb="list", kind="Service", quorum=False, count=-1)
@@ -207,7 +239,7 @@ def test_a_list_of_what_is_at_hand_that_has_lost_most_is_confirmed_by_a_quorum(
     server: ApiServer, follow: Follow, listed: int
 ) -> None:
     """A cluster that was wiped is not empty: it has made its own `kubernetes` again."""
-    server.watch_list = "invalid"
+    list_often(server)
     names = {f"s{number}" for number in range(12)}
     for name in sorted(names)[:listed]:
         server.put(service(name))
@@ -223,7 +255,7 @@ def test_a_list_of_what_is_at_hand_that_has_lost_most_is_confirmed_by_a_quorum(
 
 
 def test_most_may_go_by_watch_and_the_list_after_it_is_believed(server: ApiServer, follow: Follow) -> None:
-    server.watch_list = "invalid"
+    list_often(server)
     for number in range(12):
         server.put(service(f"s{number}"))
     _, recorder = follow(RELISTING._replace(confirm_empty=3600.0))
@@ -280,7 +312,7 @@ def test_a_list_forgotten_while_its_pages_are_read_is_taken_whole(server: ApiSer
     for name in names:
         server.put(service(name))
     server.fault("status", verb="list", kind="Service", code=410, page="next", count=-1)
-    _, recorder = follow()
+    _, recorder = follow(PATIENT)
     recorder.wait_for_names(names)
     pages = server.seen("list", "Service")
     assert [(request.query.get("limit"), "continue" in request.query) for request in pages] == [
@@ -296,6 +328,6 @@ def test_a_server_that_forgets_every_page_is_not_knocked_at(server: ApiServer, f
     for number in range(6):
         server.put(service(f"s{number}"))
     server.fault("status", verb="list", kind="Service", code=410, page="next", count=-1)
-    _, recorder = follow(QUICK._replace(backoff_first=3600.0))
+    _, recorder = follow(PATIENT._replace(backoff_first=3600.0))
     recorder.wait(lambda: bool(recorder.errors()), "a complaint")
     assert len(server.seen("list", "Service")) == 4
