@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from pyagent.agent.audit import STEPS, told_repaired
+from pyagent.agent.audit_rounds import AuditRounds, Writer
 from pyagent.agent.clients import ClientsChanged, ClientWrites
 from pyagent.agent.event_hub import EventsWanted
 from pyagent.agent.facts import Facts
@@ -61,10 +61,6 @@ NEEDED: frozenset[Kind] = frozenset({"Service", "EndpointSlice"})
 WANTED: frozenset[Kind] = frozenset({"Node", "ServiceCIDR"})
 WANTED_SECONDS = 2.0
 """How long the first plan waits for Nodes and ServiceCIDRs: they are optional, but change what it says."""
-
-
-AUDIT_SECONDS = 4.0
-"""For one round of the audit over all maps."""
 
 
 class Loop:
@@ -120,8 +116,7 @@ class Loop:
         self._dirty = False
         self._changed_since: float | None = None
         self._last_plan = clock() - least_seconds
-        self._audit_at = clock() + AUDIT_SECONDS
-        self._looks = 0
+        self._rounds = AuditRounds(self._programmer, self._besides, facts, clock)
         self._fatal: BaseException | None = None
         if programs is not None:
             programs.add_done_callback(lambda f: self.put(ProgramsLoaded(f.exception())))
@@ -200,7 +195,7 @@ class Loop:
     def _next_due(self) -> float:
         paced = self._last_plan + self._least_seconds if self._dirty and self._least_seconds else None
         gate = None if self._programmer.planned else self._gate_at
-        due = (self._upkeep.due, self._audit_at, self._programmer.retry_at, paced, gate, self._look_at)
+        due = (self._upkeep.due, self._rounds.due, self._programmer.retry_at, paced, gate, self._look_at)
         return min(at for at in due if at is not None)
 
     def _take(self, event: InboxEvent) -> None:
@@ -306,8 +301,8 @@ class Loop:
             self._look_for_stale_sockets()
         if self._upkeep.run(self._programmer.planned):
             self._look_for_stale_sockets()  # records of another layout's maps are here only now
-        if self._clock() >= self._audit_at:
-            self._audit()
+        if self._rounds.run():
+            self._make_room()
 
     def _may_plan(self) -> bool:
         """Nothing is written before Services and EndpointSlices were listed: half a list is no truth."""
@@ -352,40 +347,17 @@ class Loop:
         took = (now - started) * 1e3
         log.debug("%d writes in %.1f ms, %.1f ms after the change", len(turn.plan.writes), took, waited * 1e3)
 
-    def _audit(self) -> None:
-        self._audit_at = self._clock() + AUDIT_SECONDS / len(STEPS)
-        try:
-            self._programmer.audit()
-        except (KubesockError, OSError) as error:
-            log.error("maps not audited, tried again in %.0f s: %s", AUDIT_SECONDS, error)
-        self._looks += 1
-        if self._looks % len(STEPS) == 0:
-            self._undo_others()
-            self._make_room()
-
     def _make_room(self) -> None:
         full = Counter(unfit.map for unfit in self._programmer.unfit)
         flows = (self._count_flows(), self._datapath.capacities.flows)
         self._growth.consider({**self._programmer.usage, "flows": flows}, full)
 
-    @property
-    def _besides(self) -> tuple[Datapath | ClientWrites | OptOut, ...]:
-        """Who writes what no plan writes."""
+    def _besides(self) -> tuple[Writer, ...]:
         return (self._datapath, self._clients, *((self._opt_out,) if self._opt_out else ()))
 
     def altered_besides_plans(self) -> list[str]:
         """Maps that no plan writes in which somebody else wrote. In the loop's thread: see `ask`."""
-        return sorted({name for writer in self._besides for name in writer.altered()})
-
-    def _undo_others(self) -> None:
-        for writer in self._besides:
-            try:
-                undone = writer.undo_others()
-            except (KubesockError, OSError) as error:
-                log.error("maps not looked after, tried again in %.0f s: %s", AUDIT_SECONDS, error)
-            else:
-                if undone:
-                    told_repaired(self._facts, *undone)
+        return self._rounds.altered_besides_plans()
 
     def _look_for_stale_sockets(self) -> None:
         if self._reaper is not None:
