@@ -57,9 +57,14 @@ shells-check: setup ## completion in bash, zsh and fish, and the manual pages un
 metrics-check: setup ## metrics, alert rules and dashboard against Prometheus itself (Debian's package, unpacked below build/)
 	@PATH="$$(build-aux/prometheus.sh):$$PATH" $(BIN)/python -m pytest -q -m long tests/prometheus tests/datapath/test_prometheus.py
 
-fuzz: setup ## ten minutes of bytes nobody thought of, guided by coverage; DURATION=600 (seconds), seeds in tests/fuzz/seeds
+fuzz: setup ## bytes nobody thought of, guided by coverage: DURATION=600 seconds for objects, a tenth for each other target
 	@$(BIN)/pip install --quiet --require-hashes -r requirements-fuzz.lock
 	@$(BIN)/python -m tests.fuzz --all $(DURATION)
+
+.PHONY: fuzz-seeds
+fuzz-seeds: setup ## what make fuzz found and no seed reaches, into tests/fuzz/seeds: look at it, give it names, commit it
+	@$(BIN)/pip install --quiet --require-hashes -r requirements-fuzz.lock
+	@$(BIN)/python -m tests.fuzz --seeds
 
 bench: setup ## what a connect() and a change cost on this machine (root)
 	@build-aux/bench-packages.sh

@@ -40,7 +40,7 @@ from pyagent.datapath.layout import (
     MapType,
     map_specs,
 )
-from pyagent.model.failures import LayoutMismatch
+from pyagent.model.failures import LayoutMismatch, sanitized
 
 Content = CStruct | str
 """A struct; or a number: `u32` or `u64`, a colon, and what it means."""
@@ -161,5 +161,6 @@ def read_description(text: bytes) -> Description:
         description = Description(int(found["version"]), maps, structs)
         description.specs()
     except Exception as error:
-        raise LayoutMismatch(f"the maps' description of themselves is not readable: {error!r}") from error
+        cause = sanitized(repr(error), 200)[1:-1]
+        raise LayoutMismatch(f"the maps' description of themselves is not readable: {cause}") from error
     return description

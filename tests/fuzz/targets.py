@@ -6,17 +6,22 @@ printable line, or what they hold is used; nothing else is raised, and what was 
 
 from __future__ import annotations
 
+import contextlib
+import io
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
+from unittest import mock
 
 import msgspec
 
 from pyagent.agent.config import parse_run_options
 from pyagent.agent.http_exchange import BadRequest, head_end, parse_head
-from pyagent.cluster import credentials
-from pyagent.cluster.access import Credentials, tls_context
+from pyagent.cluster import access, credentials
+from pyagent.cluster.access import tls_context
 from pyagent.cluster.decode import (
     NotReadable,
     decode_list,
@@ -27,21 +32,25 @@ from pyagent.cluster.decode import (
 from pyagent.cluster.lines import LineSplitter
 from pyagent.cluster.manifest_file import read_manifest
 from pyagent.cluster.server_address import FILE_NAME, recall
+from pyagent.datapath.description import read_description
 from pyagent.datapath.evaluate import evaluate
 from pyagent.datapath.layout import (
     FRONTEND_KEY,
+    META,
     NAME,
     NAME_KEY,
     SERVICE_ADDRESS_KEY,
+    SOURCE_RANGE_KEY,
     Capacities,
 )
 from pyagent.datapath.plan import no_change, plan
 from pyagent.datapath.restored import restore
+from pyagent.datapath.source_range_plan import ADMITTED, SourceRangePlan
 from pyagent.desired.nodes import Settings
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.model.address import parse_address
-from pyagent.model.failures import KubesockError, UsageError
+from pyagent.model.failures import KubesockError, LayoutMismatch, UsageError
 from pyagent.model.kube_objects import SERVICE_KINDS, STRUCT_OF, Kind, KubeObject
 from pyagent.model.outcome import Outcome
 from pyagent.model.source_events import Problem
@@ -151,21 +160,27 @@ def configuration(data: bytes) -> None:
 
 
 def kubeconfig(data: bytes) -> None:
-    """In this process: what the child does is the official client's, what is made of it is ours."""
+    """The child's part in this process; what it answers is read as the agent reads it."""
     _disarm()
-    with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
+    with tempfile.NamedTemporaryFile(suffix=".yaml") as file, _child_in_this_process():
         file.write(data)
         file.flush()
         try:
-            answer: dict[str, Any] = credentials.read_credentials(file.name)
-        except Exception:  # noqa: BLE001  the client documents nothing narrower; `main` there makes a line of it
-            return
-    try:
-        tls_context(msgspec.convert(answer, Credentials))
-    except msgspec.ValidationError as error:
-        raise AssertionError(f"the child answers with {answer!r}") from error
-    except KubesockError as error:
-        printable(error)
+            tls_context(access.load_credentials(file.name))
+        except KubesockError as error:
+            printable(error)
+
+
+@contextlib.contextmanager
+def _child_in_this_process() -> Iterator[None]:
+    def run(command: list[str], **_more: object) -> subprocess.CompletedProcess[bytes]:
+        out = io.StringIO()
+        with mock.patch.object(sys, "argv", command[2:]), contextlib.redirect_stdout(out):
+            credentials.main()
+        return subprocess.CompletedProcess(command, 0, out.getvalue().encode(), b"")
+
+    with mock.patch.object(subprocess, "run", run):
+        yield
 
 
 def _disarm() -> None:
@@ -175,11 +190,9 @@ def _disarm() -> None:
     def refused(*_args: object, **_more: object) -> NoReturn:
         raise ValueError("disarmed")
 
-    for owner, name in (
-        (exec_provider.ExecProvider, "run"),
-        (kube_config.KubeConfigLoader, "_load_auth_provider_token"),
-    ):
-        setattr(owner, name, refused)
+    setattr(exec_provider.ExecProvider, "run", refused)  # noqa: B010  it is untyped
+    # The client asks for one whatever the file says.
+    setattr(kube_config.KubeConfigLoader, "_load_auth_provider_token", lambda _self: None)  # noqa: B010
 
 
 def state(data: bytes) -> None:
@@ -198,6 +211,15 @@ def requests(data: bytes) -> None:
             printable(parse_head(data[:end]).path)
     except BadRequest as error:
         printable(str(error))
+
+
+def layout(data: bytes) -> None:
+    """What pinned maps say of themselves, and the agent's own word beside them."""
+    META.as_dict(data[: META.size].ljust(META.size, b"\0"))
+    try:
+        read_description(data)
+    except LayoutMismatch as error:
+        printable(error)
 
 
 class _Pieces:
@@ -230,6 +252,7 @@ def pins(data: bytes) -> None:
         ("names", NAME_KEY.size, NAME.size),
         ("service_addresses", SERVICE_ADDRESS_KEY.size, 4),
         ("node_addresses", 16, 4),
+        ("source_ranges", SOURCE_RANGE_KEY.size, len(ADMITTED)),
     ):
         maps.hashes[name].update(pieces.entries(key, value))
     service_rows(LiveMaps(raw=maps.raw))
@@ -240,6 +263,11 @@ def pins(data: bytes) -> None:
     desired.update(snapshot, snapshot.everything())
     for write in plan(held, desired.full(), complete=True).writes:
         maps.apply(write)
+    for write in (
+        SourceRangePlan(maps.hashes["source_ranges"], SMALL.source_ranges).plan({}, held, True).after
+    ):
+        maps.apply(write)
+    assert not maps.hashes["source_ranges"]
     assert evaluate(maps.raw, parse_address("10.96.77.77"), 80, 6).outcome is Outcome.TRANSLATED
     again = restore(maps.raw, SMALL)
     assert not plan(again, desired.full(), complete=True).writes
@@ -248,5 +276,5 @@ def pins(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (objects, lines, manifests, configuration, kubeconfig, state, requests, pins)
+    for target in (objects, lines, manifests, configuration, kubeconfig, state, requests, layout, pins)
 }
