@@ -66,7 +66,7 @@ class AuditRounds:
 
     def altered_besides_plans(self) -> list[str]:
         """Maps in which somebody else wrote, of those that no plan writes."""
-        return sorted({name for writer in self._besides() for name in writer.altered()})
+        return sorted({f"map {name}" for writer in self._besides() for name in writer.altered()})
 
     def _undo_others(self, writer: Writer) -> None:
         try:

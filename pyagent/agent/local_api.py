@@ -71,7 +71,7 @@ class Knowledge(NamedTuple):
     Attributes:
         raw: a full dump of the maps; called in the loop's thread, between two plans.
         ranges: entries of the map `source_ranges`; as `raw`.
-        besides: names of maps, or of parts that no plan writes, which somebody else altered; as `raw`.
+        besides: what no plan writes and somebody else changed; as `raw`.
         config: rows of `described()`.
         events: whom listeners are handed to.
     """

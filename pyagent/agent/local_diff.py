@@ -87,7 +87,7 @@ def differences(
 
     Args:
         ranges: entries of `source_ranges`.
-        altered: maps that no plan writes and in which somebody else wrote.
+        altered: what no plan writes and somebody else changed.
     """
     yield from _service_ports(meant, raw)
     yield from _frontends(meant, raw)
@@ -95,8 +95,8 @@ def differences(
     yield from _node_addresses(meant, raw)
     yield from _source_ranges(meant, ranges)
     yield from _bounds(meant, raw)
-    for name in altered:
-        yield Difference(f"map {name}", "what somebody else wrote", "what the agent wrote")
+    for what in altered:
+        yield Difference(what, "what somebody else did", "what the agent left")
 
 
 def _service_ports(meant: Meant, raw: RawMaps) -> Iterator[Difference]:

@@ -141,7 +141,7 @@ def _serve(
         loop.ask,
         datapath.raw,
         lambda: datapath.maps.items("source_ranges"),
-        loop.altered_besides_plans,
+        lambda: [*loop.altered_besides_plans(), *datapath.outside.faults()],
         facts,
         journal,
         lambda: described(config),

@@ -120,6 +120,15 @@ class Outside:
             left = set(self._faults(wanted)) if faults else set()
             return Kept(changed, [line for line in faults if line not in left], refused)
 
+    def faults(self) -> list[str]:
+        """What is not as it was left. Never waits: nothing is told while devices are being seen to."""
+        if not self._lock.acquire(blocking=False):
+            return []
+        try:
+            return self._faults(self._covered)
+        finally:
+            self._lock.release()
+
     def _faults(self, wanted: tuple[Covered, ...]) -> list[str]:
         """What is not as we left it, at devices that are to be served on: others may have gone."""
         if self._told is None:

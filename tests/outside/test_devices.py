@@ -151,8 +151,11 @@ def test_what_somebody_does_to_programs_pins_and_devices_is_put_right_and_told(s
         for deed in DEEDS:
             before = dict(here.maps.items("outside_devices"))
             deed(here)
+            differing = here.made.faults()
             kept = here.made.keep(here.wanted)
             assert kept.refused == []
+            assert differing == kept.repaired, "what `diff` tells until then"
+            assert here.made.faults() == []
             found.append(kept.repaired)
             assert here.made.keep(here.wanted) == ([], [], [])
             assert attached_places(here.folder) == {Place(here.wanted[0].ifindex, point) for point in Point}

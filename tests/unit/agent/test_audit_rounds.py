@@ -79,7 +79,7 @@ def test_an_audit_that_the_kernel_refuses_is_told_and_tried_again(caplog: pytest
 def test_what_no_plan_writes_is_made_good_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     driven = Driven()
     driven.writers[1].names = ["meta", "layout"]
-    assert driven.rounds.altered_besides_plans() == ["layout", "meta"]
+    assert driven.rounds.altered_besides_plans() == ["map layout", "map meta"]
     with caplog.at_level(logging.WARNING):
         driven.wait(4 * ROUND_SECONDS)
     assert caplog.text.count("map meta, layout: entries were changed") == 1

@@ -185,6 +185,18 @@ def test_names_rules_node_addresses_ranges_and_bounds(filled: Filled) -> None:
     assert only(filled.differences())[0] == "config, bounds of node_port"
 
 
+def test_what_no_plan_writes_differs_when_it_is_told(filled: Filled) -> None:
+    (one,) = differences(filled.meant, filled.maps.raw, filled.ranges, ["map meta"])
+    assert str(one).startswith("map meta: the kernel has what somebody else did")
+
+
+def test_a_source_range_with_another_value_differs(filled: Filled) -> None:
+    filled.ranges = {filled.range: bytes(4)}
+    subject, kernel, desired = only(filled.differences())
+    assert subject == "source range of shop/web:http/TCP"
+    assert (kernel, desired) == ("10.0.0.0/8 with another value", "10.0.0.0/8")
+
+
 def test_what_has_no_room_differs(filled: Filled) -> None:
     held = HeldState(SMALL._replace(frontends=6))
     desired = cluster().state.full()
