@@ -6,6 +6,7 @@ All is done relative to the open folder, so that nothing can be exchanged for so
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -35,9 +36,12 @@ class OwnFolder:
             NotOurs: another user owns it or may write it, or it is a link or no plain file.
             OSError: it is not there, or cannot be read.
         """
-        if stat.S_ISLNK(self.status(name).st_mode):
-            raise NotOurs(f"{self._path / name} is not used: it is a link")
-        fd = os.open(name, _READ, dir_fd=self._fd)
+        try:
+            fd = os.open(name, _READ, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # O_NOFOLLOW, open(2)
+                raise NotOurs(f"{self._path / name} is not used: it is a link") from None
+            raise
         try:
             _check(self._path / name, os.fstat(fd), stat.S_ISREG)
             with os.fdopen(fd, "rb", closefd=False) as file:
@@ -98,13 +102,12 @@ def opened(path: Path, *, through_link: bool = False) -> Iterator[OwnFolder]:
         NotOurs: another user owns it or may write it, or it is a link or no folder.
         OSError: it is not there, or cannot be opened.
     """
-    if not through_link and path.is_symlink():
-        raise NotOurs(f"{path} is not used: it is a link")
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if through_link else os.O_NOFOLLOW)
     try:
         fd = os.open(path, flags)
     except NotADirectoryError:
-        raise NotOurs(f"{path} is not used: it is no folder") from None
+        kind = "it is a link" if path.is_symlink() else "it is no folder"
+        raise NotOurs(f"{path} is not used: {kind}") from None
     try:
         _check(path, os.fstat(fd), stat.S_ISDIR)
         yield OwnFolder(path, fd)

@@ -37,7 +37,8 @@ def fuzz(name: str, seconds: int) -> None:
 
 
 def merge(name: str) -> None:
-    """Does not return."""
+    """Does not return. libFuzzer starts itself anew by the first argument, which a shell reads."""
+    sys.argv[0] = f"{sys.executable} -m tests.fuzz --inner {name}"
     _run(name, "-set_cover_merge=1", f"-max_len={LONGEST_SEED}", str(SEEDS / name), str(KEPT / name))
 
 
@@ -96,6 +97,8 @@ def main() -> int:
             return take_over_seeds()
         case ["--merge", name]:
             merge(name)
+        case ["--inner", name, *arguments]:
+            _run(name, *arguments)
         case [name, seconds]:
             fuzz(name, int(seconds))
     return 0
