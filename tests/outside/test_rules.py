@@ -186,15 +186,17 @@ def test_one_source_port_may_dial_two_addresses_of_one_backend(served: Served, f
     balancer, external = BALANCER[family == 6], EXTERNAL[family == 6]
 
     def dial() -> list[tuple[str, int]]:
-        with socket.create_connection((balancer, 80), timeout=5) as first:
-            source = first.getsockname()[:2]
-            with socket.socket(first.family, socket.SOCK_STREAM) as second:
-                second.settimeout(5)
-                second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                second.bind(source)
-                second.connect((external, 80))
-                return [tcp_reply_on(sock).seen_client for sock in (first, second, first)]
+        kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+        # Bound by name: a port that connect() chooses may be one that an ended connection still holds.
+        source = (served.lan.client.address(family), 0)
+        with socket.socket(kind) as first, socket.socket(kind) as second:
+            for sock, target in ((first, balancer), (second, external)):
+                sock.settimeout(5)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(source)
+                source = sock.getsockname()[:2]
+                sock.connect((target, 80))
+            return [tcp_reply_on(sock).seen_client for sock in (first, second, first)]
 
     first, second, again = served.lan.client.do(dial)
     assert first == again != second
