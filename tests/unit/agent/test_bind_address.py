@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from pyagent.agent.bind_address import BindAddress, bind, parse_bind_address
+from pyagent.agent.config import parse_run_options
 from pyagent.model.address import parse_address
 from pyagent.model.failures import InvalidField
 
@@ -86,3 +87,16 @@ def test_a_taken_port_is_an_error() -> None:
         where = BindAddress(parse_address("127.0.0.1"), listener.getsockname()[1])
         with pytest.raises(OSError, match="in use"):
             bind(where)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"--profiling": "true"}, {"--bind-address": "10.0.0.7"}],
+    ids=["none", "stacks", "address"],
+)
+def test_by_default_metrics_are_for_this_machine_alone_and_health_for_everybody(
+    settings: dict[str, str],
+) -> None:
+    config = parse_run_options(settings, environ={}, hostname="n")
+    assert str(config.metrics_bind_address) == "127.0.0.1:10249"
+    assert str(config.healthz_bind_address) == "0.0.0.0:10256"
