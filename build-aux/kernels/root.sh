@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 PATH=/usr/sbin:/usr/bin:/sbin:/bin # the distribution's own, not what lies before it
 image=$1
 root=$image.d
-PROGRAMS="bash sh env mount ip sysctl modprobe kmod python3 python3.11 id sleep ls cat mkdir umount"
+PROGRAMS="bash sh env mount ip tc sysctl modprobe kmod python3 python3.11 id sleep ls cat mkdir umount"
 PYTHON=/usr/bin/python3
 NOT_NEEDED="mypy* *__mypyc* pip setuptools clang_format grimp importlinter ruff* kubernetes/docs"
 
