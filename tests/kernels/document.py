@@ -251,6 +251,7 @@ def beyond(found: Mapping[str, Count], kept: Mapping[str, Mapping[str, Any]]) ->
     for name, count in found.items():
         before = kept.get(name)
         if before is None:
+            told.append(f"{name}: nothing is kept")
             continue
         for what in ("instructions", "verified"):
             was, now = before[what], getattr(count, what)

@@ -48,8 +48,19 @@ def test_every_lack_has_a_name(result: Result) -> None:
 
 
 @pytest.mark.parametrize("result", KEPT, ids=series)
+def test_the_results_are_of_these_sources(result: Result) -> None:
+    assert result.get("sources") == digest(), (
+        f"results/{series(result)}.json is of other C in bpf/, or of other tests: run make kernels"
+    )
+
+
+@pytest.mark.parametrize("result", KEPT, ids=series)
+def test_every_program_of_every_source_is_counted(result: Result) -> None:
+    assert {name: count.get("source") for name, count in result["programs"].items()} == programs()
+
+
+@pytest.mark.parametrize("result", KEPT, ids=series)
 def test_every_program_is_far_from_the_verifiers_limit(result: Result) -> None:
-    assert result["programs"]
     assert all(count["verified"] < VERIFIER_LIMIT // 2 for count in result["programs"].values())
 
 
@@ -76,6 +87,7 @@ def test_a_program_that_costs_a_tenth_more_or_less_is_named() -> None:
     kept = {"connect4": {"instructions": 100, "verified": 1000}, "old": {"instructions": 1, "verified": 0}}
     assert beyond({"connect4": Count(110, 900), "old": Count(1, 50)}, kept) == []
     assert beyond({"connect4": Count(100, 1101)}, kept) == ["connect4: 1101 verified, 1000 are kept"]
+    assert beyond({"new": Count(1, 1)}, kept) == ["new: nothing is kept"]
     assert beyond({"connect4": Count(89, 1000)}, kept) == ["connect4: 89 instructions, 100 are kept"]
 
 
