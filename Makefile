@@ -70,7 +70,7 @@ bench: setup ## what a connect() and a change cost on this machine (root)
 	@build-aux/bench-packages.sh
 	@$(BIN)/python -m bench
 
-kernels: setup ## old and new kernels in virtual machines, the datapath tests in each; SERIES="5.10 6.1" (Debian, root, ten to twenty minutes each)
+kernels: setup ## old and new kernels in virtual machines, the datapath tests in each; SERIES="5.10 6.1" (Debian, root, three to six minutes each)
 	@build-aux/kernels/matrix.sh $(SERIES)
 
 install: setup ## the agent as a systemd unit: /usr/local/bin/kubesock and kubesock.service (root); PREFIX=/usr/local
