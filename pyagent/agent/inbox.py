@@ -45,6 +45,10 @@ class Failed(msgspec.Struct, frozen=True):
     error: BaseException
 
 
+class FlowsCrowded(msgspec.Struct, frozen=True):
+    """Connections from outside come so fast that their map should grow now, not with the next round."""
+
+
 class Standing(NamedTuple):
     """The loop's state, for questions that only it can answer. Read it, keep nothing of it."""
 
@@ -71,6 +75,7 @@ InboxEvent = (
     | GraceEnded
     | ProgramsLoaded
     | Failed
+    | FlowsCrowded
     | BackendsUsed
     | ClientsChanged
     | EventsWanted

@@ -24,6 +24,7 @@ from pyagent.agent.growth import Growth, LargerReady
 from pyagent.agent.inbox import (
     Applied,
     Failed,
+    FlowsCrowded,
     GraceEnded,
     InboxEvent,
     InterfacesChanged,
@@ -246,6 +247,8 @@ class Loop:
                 self._mark(self._clock())
             case GraceEnded():
                 self._reclaim(event)
+            case FlowsCrowded():
+                self._make_room()
             case Failed():
                 self._fatal = event.error
             case ProgramsLoaded():

@@ -1,22 +1,17 @@
-"""Keeps packets from outside served: which devices, which flows are over, which have lost their backend."""
+"""Keeps packets from outside served: at which devices, and that nobody takes them away."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 from pyagent.agent.facts import Facts
 from pyagent.agent.upkeep import tell_repaired
-from pyagent.datapath.flow_layout import FLOW, FLOW_KEY
-from pyagent.datapath.flow_records import FlowRecord, flow_records, over
-from pyagent.datapath.writes import Remove
 from pyagent.desired.outside import OutsideChoice, covered_devices
 from pyagent.desired.snapshot import Snapshot
 from pyagent.desired.state import DesiredState
 from pyagent.kernel.devices import DeviceWatch, devices
 from pyagent.kernel.outside import Outside
-from pyagent.model.address import Protocol
 from pyagent.model.device import Covered
 from pyagent.model.failures import KubesockError
 from pyagent.model.service import DesiredChange
@@ -28,18 +23,16 @@ LOOK_SECONDS = 4.0
 SOON_SECONDS, IDLE_SECONDS = 0.25, 3600.0
 """The same while sockets are not served yet, and when there is nothing to do."""
 
-SWEEP_SECONDS = 15.0
-MAP = "flows"
-
-Used = tuple[int, int, int, int, bytes, int]
-"""Service port, its incarnation, backend id, its incarnation, address, port."""
-
 
 class OutsideKeeper:
-    """A thread of its own: compiling, netlink and sweeps must not delay the loop."""
+    """A thread of its own: compiling and netlink must not delay the loop."""
 
     def __init__(
-        self, outside: Outside, choice: OutsideChoice, hooked: Callable[[], bool], facts: Facts
+        self,
+        outside: Outside,
+        choice: OutsideChoice,
+        hooked: Callable[[], bool],
+        facts: Facts,
     ) -> None:
         """
         Args:
@@ -52,9 +45,7 @@ class OutsideKeeper:
         self._own: frozenset[bytes] | None = None  # before the first plan nobody knows the uplinks
         self._in_full = True  # all of the Node is known
         self._earlier: frozenset[int] | None = None  # where an earlier agent served
-        self._swept_at = 0.0
         self._fault = ""
-        self._flows = 0
         self._watch = DeviceWatch(self._look, self._patience)
 
     def start(self) -> None:
@@ -70,11 +61,6 @@ class OutsideKeeper:
             self._own, self._in_full = own, in_full
             self._watch.wake()
 
-    @property
-    def flows(self) -> int:
-        """Entries of `flows` when it was last swept."""
-        return self._flows
-
     def _patience(self) -> float:
         if self._choice.is_off:
             return IDLE_SECONDS
@@ -89,7 +75,6 @@ class OutsideKeeper:
             return
         try:
             refused = self._serve()
-            self._sweep()
         except (KubesockError, OSError) as error:
             refused = str(error)
         self._tell(refused and f"packets from outside are not all served, sockets are: {refused}")
@@ -117,50 +102,3 @@ class OutsideKeeper:
         if kept.changed and not wanted and not self._choice.is_off and self._own:
             log.warning("--outside: no device of this node is an uplink; name them: --outside=DEVICES")
         return "; ".join(kept.refused)
-
-    def _sweep(self) -> None:
-        now = time.monotonic()
-        if self._choice.is_off or now - self._swept_at < SWEEP_SECONDS:
-            return
-        self._swept_at = now
-        with self._outside.maps_in_use() as maps:
-            entries = maps.items(MAP)
-            gone = over(entries, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-            maps.apply(Remove(MAP, key) for key in gone)
-        self._flows = len(entries) - len(gone)
-        if gone:
-            log.debug("%d of %d entries of flows were over", len(gone), len(entries))
-
-    def used(self, protocols: Collection[Protocol]) -> set[Used]:
-        """The backends that flows of these protocols go to."""
-        with self._outside.maps_in_use() as maps:
-            entries = maps.items(MAP)
-        return {
-            (*_service_port_and_backend(one), one.backend, one.backend_port)
-            for one in flow_records(entries)
-            if one.protocol in protocols
-        }
-
-    def end(self, doomed: Iterable[Used], protocols: Collection[Protocol]) -> int:
-        """Forget the flows to these backends: the client's next packet chooses anew.
-
-        Returns:
-            How many entries went.
-        """
-        words = {(one[0], one[1], one[2] << 32 | one[3]) for one in doomed}
-        numbers = frozenset(map(int, protocols))
-        with self._outside.maps_in_use() as maps:
-            gone = [key for key, value in maps.items(MAP) if _owner(key, value, numbers) in words]
-            maps.apply(Remove(MAP, key) for key in gone)
-        return len(gone)
-
-
-def _service_port_and_backend(one: FlowRecord) -> tuple[int, int, int, int]:
-    return one.service_port, one.service_port_incarnation, one.backend_id, one.backend_incarnation
-
-
-def _owner(key: bytes, value: bytes, protocols: Collection[int]) -> tuple[int, int, int] | None:
-    if key[FLOW_KEY.offsets["protocol"]] not in protocols:
-        return None
-    fields = FLOW.as_dict(value)
-    return int(fields["service_port"]), int(fields["service_port_incarnation"]), int(fields["backend"])

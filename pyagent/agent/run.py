@@ -22,12 +22,13 @@ from pyagent.agent.config_watch import ConfigWatch
 from pyagent.agent.effective_config import configz, described
 from pyagent.agent.event_hub import EventHub
 from pyagent.agent.facts import Facts
+from pyagent.agent.flows import FlowKeeper
 from pyagent.agent.happenings import change, noted, sockets_ended
 from pyagent.agent.health import exposition, health_pages, metrics_pages
 from pyagent.agent.health_check_ports import HealthCheckPorts
 from pyagent.agent.http_exchange import Handler
 from pyagent.agent.http_server import HttpServer
-from pyagent.agent.inbox import Applied, Failed, InterfacesChanged
+from pyagent.agent.inbox import Applied, Failed, FlowsCrowded, InterfacesChanged
 from pyagent.agent.journal import Journal, Versions, in_turn
 from pyagent.agent.kernel_reader import KernelReader
 from pyagent.agent.local_api import Knowledge, LocalApi
@@ -122,21 +123,23 @@ def _serve(
     versions = Versions()
     journal = Journal(versions.newest, tell=lambda entry: hub.tell(change(entry)))
     map_room = MapRoom(facts.tell, lambda: loop.usage)
+    choice = read_outside(("off",) if config.observe else config.outside.split(","))
     packets = OutsideKeeper(
         datapath.outside,
-        read_outside(("off",) if config.observe else config.outside.split(",")),
+        choice,
         lambda: datapath.attached,
         facts,
     )
+    flows = FlowKeeper(datapath.outside, lambda: loop.put(FlowsCrowded()))
     after_plan = in_turn(clients.follow, node_view, journal, map_room, packets.follow)
     loop = _loop(config, datapath, facts, after_plan, api_servers(config, source), reused=reused)
     clients.tell(loop.put)
-    loop.make_room_for_flows(lambda: packets.flows)
-    reaper = _reaper(config, datapath, facts, loop, hub, packets)
+    loop.make_room_for_flows(lambda: flows.entries)
+    reaper = _reaper(config, datapath, facts, loop, hub, flows)
     addresses = AddressWatch(lambda found: loop.put(_interfaces(config, found)))
     recorders = _recorders(source, facts)
     traffic = _traffic(config, datapath, loop, reused=reused)
-    _listen(config, servers, facts, loop, datapath, traffic, packets)
+    _listen(config, servers, facts, loop, datapath, traffic, flows)
     knowledge = Knowledge(
         loop.ask,
         datapath.raw,
@@ -155,7 +158,7 @@ def _serve(
             watching = supervised(facts, lambda: loop.ask(lambda _standing: None))
             emit, untainting = _untainting(config, source, facts, versions.noted(loop.emit))
             others = (*opting_out, *recorders, *_configuration(config, loop), *watching, *untainting)
-            ending = () if config.observe else (reaper,)
+            ending = () if config.observe else (reaper,) if choice.is_off else (reaper, flows)
             threads: tuple[Threaded, ...] = (*servers, addresses, packets, *ending, hub, local_api, *others)
             for thread in threads:
                 thread.start()
@@ -302,7 +305,7 @@ def _reaper(
     facts: Facts,
     loop: Loop,
     hub: EventHub,
-    packets: OutsideKeeper,
+    flows: FlowKeeper,
 ) -> Reaper:
     protocols = frozenset({Transport.UDP, Transport.TCP} if config.terminate_tcp else {Transport.UDP})
     reaper = Reaper(
@@ -311,7 +314,7 @@ def _reaper(
         loop.put,
         protocols,
         lambda ended: hub.tell(*sockets_ended(ended)),
-        packets,
+        flows,
     )
     loop.end_stale_sockets(reaper, Judge(config.udp_grace))
     return reaper
@@ -324,10 +327,10 @@ def _listen(
     loop: Loop,
     datapath: Datapath,
     traffic: Traffic,
-    packets: OutsideKeeper,
+    flows: FlowKeeper,
 ) -> None:
     reader = KernelReader(
-        config.bpffs, datapath.cgroup, lambda: loop.usage, lambda: packets.flows, traffic, config.metrics_by
+        config.bpffs, datapath.cgroup, lambda: loop.usage, lambda: flows.entries, traffic, config.metrics_by
     )
     pages: tuple[tuple[str, BindAddress | None, Handler], ...] = (
         ("health", config.healthz_bind_address, health_pages(facts)),

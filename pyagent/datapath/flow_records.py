@@ -85,14 +85,23 @@ def flow_records(entries: Iterable[Entry]) -> Iterator[FlowRecord]:
         )  # fmt: skip
 
 
-def over(entries: Iterable[Entry], now: int) -> list[bytes]:
-    """The keys of entries whose flow has ended."""
+def over(entries: Iterable[Entry], now: int, crowded: bool = False) -> list[bytes]:
+    """The keys of entries whose flow has ended.
+
+    Args:
+        now: nanoseconds since boot.
+        crowded: connections that both sides have closed go early, or the kernel would give up quiet ones
+            that are open; conntrack's early drop is alike.
+    """
     protocol_at = FLOW_KEY.offsets["protocol"]
     seen_at, last_at = FLOW.offsets["seen"], FLOW.offsets["last_seen"]
     least = now - min(FlowSeconds) * SECOND
     found = []
     for key, value in entries:
         last_seen = int.from_bytes(value[last_at : last_at + 8], "little")
-        if last_seen < least and seconds_left(key[protocol_at], value[seen_at], last_seen, now) < 0:
+        if last_seen >= least:
+            continue
+        closed_early = crowded and value[seen_at] & _FINS == _FINS
+        if closed_early or seconds_left(key[protocol_at], value[seen_at], last_seen, now) < 0:
             found.append(key)
     return found

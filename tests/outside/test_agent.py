@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from pyagent.agent.flows import ENTRIES
 from pyagent.agent.state_files import PROGRAMS
 from pyagent.demo.agent_process import Agent, run_verb
 from pyagent.demo.children import wait_until
 from pyagent.demo.sandbox import Sandbox
+from pyagent.kernel.map_set import current_folder
 from pyagent.kernel.tc_links import attached_places
 from tests.datapath.ground.asking import ask_tcp, ask_udp, tcp_reply_on
 from tests.datapath.ground.capabilities import NEEDED, with_only
@@ -163,6 +165,31 @@ def test_no_connection_is_lost_while_the_agent_restarts_under_load(node: Node) -
         node.start()
         assert talking.next() == "b1"
         assert talking.next() == "True {'b1'}"
+
+
+def test_a_connection_that_is_quiet_outlives_more_others_than_the_map_had_room_for(node: Node) -> None:
+    """The kernel gives up the quietest when the map is full: it must grow before."""
+    node.put((node.lan.b1, "node-b"))
+    agent = node.start("--map-sizes=flows=2048")
+    node.wait_served()
+    address, connections = node.lan.node_a.ipv4, 2048 // ENTRIES + 100
+
+    def growing() -> bool:
+        """Of maps of the first generation, as often as it was told, one larger each time."""
+        asked_for = agent.log.read_text().count("maps are nearly full")
+        return current_folder(node.bpffs).name != f"v1-{1 + asked_for}"
+
+    def talk() -> str:
+        with socket.create_connection((address, NODE_PORT), timeout=10) as sock:
+            before = tcp_reply_on(sock).pod
+            for _ in range(connections):
+                ask_tcp(address, NODE_PORT)
+                assert wait_until(lambda: not growing(), PATIENCE)
+                time.sleep(0.008)
+            return f"{before} {tcp_reply_on(sock).pod}"
+
+    assert node.lan.client.do(talk, timeout=100.0) == "b1 b1"
+    assert "flows 2048 -> " in agent.log.read_text()
 
 
 def ip_commands(host: Host, *lines: str) -> None:

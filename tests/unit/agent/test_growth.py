@@ -30,7 +30,9 @@ def test_names_and_refusals_grow_with_the_service_ports() -> None:
 
 
 def test_the_map_of_flows_grows_with_the_connections_from_outside() -> None:
-    assert larger_capacities(SMALL, {"flows": (30_000, 32_768)}, {}) == SMALL._replace(flows=65_536)
+    """Earlier than others: it fills by itself, and then quiet connections are given up."""
+    assert larger_capacities(SMALL, {"flows": (16_384, 32_768)}, {}) is None
+    assert larger_capacities(SMALL, {"flows": (16_385, 32_768)}, {}) == SMALL._replace(flows=65_536)
 
 
 def test_there_is_an_end() -> None:
