@@ -97,9 +97,8 @@ class FlowKeeper:
         if now < self._not_before:
             return
         with self._outside.maps_in_use() as maps:
-            counts = outcome_counts(maps, COUNTS)
+            begun = sum(outcome_counts(maps, COUNTS, BEGUN).values())
             room = CROWDED * maps.specs[MAP].max_entries
-        begun = sum(counts[outcome] for outcome in BEGUN)
         new = begun - self._begun if self._begun is not None else 0
         if now >= self._due or self._entries + ENTRIES * new > room:
             self._sweep(room)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 from pyagent.datapath.layout import CHOSEN_SHARDS
 from pyagent.kernel.map_set import MapSet
@@ -12,10 +13,12 @@ _CHUNK = 1 << 16
 _ZEROS = bytes(_CHUNK)
 
 
-def outcome_counts(maps: MapSet, name: str = "outcomes") -> dict[Outcome, int]:
+def outcome_counts(
+    maps: MapSet, name: str = "outcomes", wanted: Iterable[Outcome] = Outcome
+) -> dict[Outcome, int]:
     """Hook runs by outcome, of `outside_outcomes` new flows and refused packets; summed over the CPUs."""
     counts = {}
-    for outcome in Outcome:
+    for outcome in wanted:
         value = maps.get(name, struct.pack("=I", outcome)) or b""
         counts[outcome] = sum(struct.unpack(f"={len(value) // 8}Q", value))
     return counts

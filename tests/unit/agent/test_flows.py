@@ -70,7 +70,7 @@ class Driven:
         monkeypatch.setattr(
             flows,
             "outcome_counts",
-            lambda maps, _name: dict.fromkeys(Outcome, 0) | {Outcome.TRANSLATED: maps.begun},
+            lambda maps, _name, wanted: dict.fromkeys(wanted, 0) | {Outcome.TRANSLATED: maps.begun},
         )
         outside = SimpleNamespace(maps_in_use=self._in_use)
         self.keeper = FlowKeeper(cast("Outside", outside), self._ask, lambda: self.now)
