@@ -57,13 +57,13 @@ class ClientWrites:
     def follow(self, clients: Mapping[int, ClientAddresses]) -> Iterator[Write]:
         """The writes that make the map equal to `clients`."""
         self._clients = clients
+        for cookie in self._held.keys() - clients.keys():  # first: it makes room
+            del self._held[cookie]
+            yield Remove("client_addresses", _COOKIE.pack(cookie))
         for cookie, addresses in clients.items():
             if self._held.get(cookie) != addresses:
                 self._held[cookie] = addresses
                 yield Put("client_addresses", _COOKIE.pack(cookie), CLIENT_ADDRESSES.pack(*addresses))
-        for cookie in self._held.keys() - clients.keys():
-            del self._held[cookie]
-            yield Remove("client_addresses", _COOKIE.pack(cookie))
 
 
 class ClientAddressing:

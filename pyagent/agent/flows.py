@@ -33,6 +33,7 @@ CROWDED = 0.5
 ENTRIES = 4
 """That a connection has at most: two pairs of halves."""
 
+PORTION = 8192
 REST = 10
 """A sweep that took a second is followed by so many seconds without one."""
 
@@ -100,22 +101,30 @@ class FlowKeeper:
             begun = sum(outcome_counts(maps, COUNTS, BEGUN).values())
             room = CROWDED * maps.specs[MAP].max_entries
         new = begun - self._begun if self._begun is not None else 0
-        if now >= self._due or self._entries + ENTRIES * new > room:
-            self._sweep(room)
+        crowded = self._entries + ENTRIES * new > room
+        if now >= self._due or crowded:
+            self._sweep(crowded)
             self._begun, self._due = begun, now + SWEEP_SECONDS
             self._not_before = now + REST * (self._clock() - now)
             if self._entries > room:
                 self._crowded()
 
-    def _sweep(self, room: float) -> None:
-        with self._outside.maps_in_use() as maps:
-            entries = maps.items(MAP)
-            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-            gone = over(entries, now, crowded=len(entries) > room)
-            maps.apply(Remove(MAP, key) for key in gone)
-        self._entries = len(entries) - len(gone)
-        if gone:
-            log.debug("%d of %d entries of flows were over", len(gone), len(entries))
+    def _sweep(self, crowded: bool) -> None:
+        """A portion at a time: there may be a million, and others wait for the maps."""
+        cursor: bytes | None = None
+        left, removed = 0, 0
+        while not self._stopping.is_set():
+            with self._outside.maps_in_use() as maps:
+                portion = maps.portion(MAP, cursor, PORTION)
+                entries = portion.items()
+                gone = over(entries, time.clock_gettime_ns(time.CLOCK_MONOTONIC), crowded=crowded)
+                maps.apply(Remove(MAP, key) for key in gone)
+            left, removed, cursor = left + len(entries) - len(gone), removed + len(gone), portion.following
+            if cursor is None:
+                break
+        self._entries = left
+        if removed:
+            log.debug("%d entries of flows were over, %d are left", removed, left)
 
     def used(self, protocols: Collection[Protocol]) -> set[Used]:
         """The backends that flows of these protocols go to."""

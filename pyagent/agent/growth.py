@@ -22,6 +22,9 @@ FACTOR = 2
 MOST = 4_194_304
 """No map grows beyond this many entries."""
 
+MOST_FLOWS = 1_048_576
+"""The same for `flows`, of 200 bytes each, which anybody outside can fill."""
+
 RETRY_SECONDS = 60.0
 
 _CAPACITY_OF_MAP = {
@@ -59,17 +62,18 @@ def larger_capacities(
         used, room = usage.get(name, (0, getattr(now, field)))
         missing = full.get(name, 0)
         if missing or used > (HALF_FULL if name == "flows" else NEARLY_FULL) * room:
+            most = MOST_FLOWS if name == "flows" else MOST
             # What found no room may do so by being large, so the entries in use say too little of it.
-            wanted[field] = max(wanted.get(field, 0), _doubled(getattr(now, field), used + missing))
+            wanted[field] = max(wanted.get(field, 0), _doubled(getattr(now, field), used + missing, most))
     larger = now._replace(**wanted)
     return None if larger == now else larger
 
 
-def _doubled(size: int, needed: int) -> int:
-    size *= FACTOR
-    while needed > NEARLY_FULL * size and size < MOST:
+def _doubled(now: int, needed: int, most: int) -> int:
+    size = now * FACTOR
+    while needed > NEARLY_FULL * size and size < most:
         size *= FACTOR
-    return min(MOST, size)
+    return max(now, min(most, size))  # an operator may have asked for more than we would make
 
 
 class Growth:

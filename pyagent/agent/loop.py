@@ -378,8 +378,7 @@ class Loop:
         try:
             self._datapath.maps.apply(self._clients.follow(event.clients))
         except (KubesockError, OSError) as error:
-            self._clients = ClientWrites(self._datapath.maps)
-            log.error("addresses of clients not written, source ranges refuse them: %s", error)
+            log.error("addresses of clients not written, source ranges refuse them until they are: %s", error)
 
     def _answer(self, question: Question) -> None:
         made = self._programmer

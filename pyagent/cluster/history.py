@@ -49,7 +49,7 @@ class Doubt:
         self._due = now + AFTER_REFUSAL
 
     def asking(self, now: float) -> None:
-        self._free_at = max(self._free_at, now) + BETWEEN_CUTS
+        self._free_at = min(max(self._free_at, now) + BETWEEN_CUTS, now + CUTS * BETWEEN_CUTS)
 
     def settle(self) -> None:
         """It has the history that we follow, or was asked for all there is."""

@@ -253,6 +253,8 @@ class Datapath:
         with self.outside.maps_in_use():
             self._store_meta(program_tag=0)
             try:
+                if not larger.packets:  # those at devices may have been loaded since it was made
+                    larger = larger._replace(packets=self.outside.for_larger(larger.maps))
                 copy_contents(self.maps, larger.maps)
                 self.links.point_to(larger.programs)
             except (KubesockError, OSError):
@@ -358,8 +360,9 @@ class Datapath:
             KernelRefused, CompilerMissing: the kernel has no BTF, or there is no compiler.
         """
         link = connections.load(self.maps, self.cache)
-        connections.pin(link, self.maps.folder)
-        self._connections = link
+        with self.outside.maps_in_use():  # growth removes the folder of maps that were
+            connections.pin(link, self.maps.folder)
+            self._connections = link
         return link
 
     def raw(self) -> RawMaps:

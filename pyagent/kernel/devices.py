@@ -146,6 +146,8 @@ class DeviceWatch:
     def _follow(self) -> None:
         while not self._stopping.is_set():
             self._look()
+            if self._stopping.is_set():  # a look may compile for seconds, and what is waited for be closed
+                return
             select.select([self._events, self._woken], [], [], self._seconds())
             if not self._stopping.wait(SETTLE_SECONDS):
                 for source in (self._events, self._woken):

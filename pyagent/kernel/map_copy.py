@@ -6,7 +6,7 @@ import errno
 
 from pyagent.datapath.layout import CHOSEN_SHARDS, MapFlag, MapType
 from pyagent.datapath.writes import Put
-from pyagent.kernel.map_set import MapSet
+from pyagent.kernel.map_set import BATCH, MapSet
 
 COPIED_TYPES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
 
@@ -23,7 +23,13 @@ def copy_contents(old: MapSet, new: MapSet) -> None:
         if spec.flags & MapFlag.MMAPABLE:
             _copy_array(name, old, new)
         elif spec.type in COPIED_TYPES:
-            new.apply(Put(name, key, value) for key, value in old.items(name))
+            cursor: bytes | None = None
+            while True:
+                portion = old.portion(name, cursor, BATCH)
+                new.apply(Put(name, key, value) for key, value in portion.items())
+                cursor = portion.following
+                if cursor is None:
+                    break
         else:
             raise ValueError(f"map {name} cannot grow", errno.EINVAL)
 

@@ -116,7 +116,10 @@ class PodCgroupWatch:
                 held.enter_context(contextlib.closing(self._events))
                 selector.register(self._events.fileno(), selectors.EVENT_READ)
             while not self._stopping.is_set():
-                self._look()
+                try:
+                    self._look()
+                except OSError as error:  # no descriptor now
+                    log.warning("pods' cgroups were not looked at, tried again: %s", error)
                 selector.select(LOOK_SECONDS)
                 self._forget_removed()
         os.close(self._wake)

@@ -331,3 +331,13 @@ def test_a_server_that_forgets_every_page_is_not_knocked_at(server: ApiServer, f
     _, recorder = follow(PATIENT._replace(backoff_first=3600.0))
     recorder.wait(lambda: bool(recorder.errors()), "a complaint")
     assert len(server.seen("list", "Service")) == 4
+
+
+def test_an_outage_does_not_use_up_the_reads_of_cut_streams_for_hours() -> None:
+    doubt = Doubt()
+    for attempt in range(50):
+        doubt.no_server(float(attempt))
+        doubt.asking(float(attempt))
+        doubt.settle()
+    doubt.stream_cut(50.0)
+    assert doubt.left(50.0) <= BETWEEN_CUTS

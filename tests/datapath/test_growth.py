@@ -9,6 +9,7 @@ import pytest
 from pyagent.agent.growth import Growth, LargerReady
 from pyagent.datapath.layout import Capacities, Hook, map_specs
 from pyagent.datapath.writes import Put, Store
+from pyagent.kernel import bpf_syscall as bpf
 from pyagent.kernel.datapath import Datapath
 from pyagent.kernel.map_copy import copy_contents, copy_late
 from pyagent.kernel.map_set import MapSet
@@ -142,6 +143,27 @@ def test_an_agent_killed_while_it_attaches_is_followed_by_one_that_attaches_agai
         assert not following.keeps_programs
     finally:
         following.close()
+
+
+def test_programs_at_devices_that_were_loaded_while_larger_maps_were_made_use_those_too(
+    hooks: Hooks, cgroup: Path, bpffs: Path
+) -> None:
+    """Else packets from outside would go by maps that nobody writes any more."""
+    datapath = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    datapath.open()
+    try:
+        datapath.load_programs()
+        datapath.attach()
+        larger = datapath.larger(GROUND._replace(frontends=2 * GROUND.frontends))
+        assert not larger.packets
+        datapath.outside.load()
+        before = {bpf.program_info(fd).id for fd in datapath.outside._programs.values()}
+        datapath.grow(larger)
+        after = {bpf.program_info(fd).id for fd in datapath.outside._programs.values()}
+        assert after
+        assert not after & before
+    finally:
+        datapath.close()
 
 
 def test_larger_maps_that_nobody_came_to_use_are_gone_with_the_next_start(

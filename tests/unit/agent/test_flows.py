@@ -17,6 +17,7 @@ from pyagent.agent.flows import ENTRIES, SWEEP_SECONDS, FlowKeeper
 from pyagent.datapath.flow_layout import FLOW, FLOW_KEY, FlowSeconds, FlowSeen
 from pyagent.datapath.flow_records import over, seconds_left
 from pyagent.datapath.writes import Remove
+from pyagent.kernel.map_set import Portion
 from pyagent.kernel.outside import Outside
 from pyagent.model.address import Protocol
 from pyagent.model.outcome import Outcome
@@ -45,9 +46,10 @@ class Maps:
         self.specs = {"flows": SimpleNamespace(max_entries=CAPACITY)}
         self.walks = 0
 
-    def items(self, name: str) -> list[Entry]:
+    def portion(self, _name: str, _cursor: bytes | None, _count: int) -> Portion:
         self.walks += 1
-        return list(self.entries.items())
+        keys, values = b"".join(self.entries.keys()), b"".join(self.entries.values())
+        return Portion(keys, values, FLOW_KEY.size, FLOW.size, None)
 
     def apply(self, writes: Iterable[Remove]) -> None:
         for write in writes:
@@ -127,14 +129,14 @@ def test_connections_that_share_entries_are_counted_too_high_and_then_as_they_ar
     assert driven.look() == 0
 
 
-def test_a_long_sweep_is_followed_by_rest(driven: Driven) -> None:
-    items = driven.maps.items
+def test_a_long_sweep_is_followed_by_rest(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    portion = driven.maps.portion
 
-    def slow(name: str) -> list[Entry]:
+    def slow(name: str, cursor: bytes | None, count: int) -> Portion:
         driven.now += 2.0
-        return items(name)
+        return portion(name, cursor, count)
 
-    driven.maps.items = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(driven.maps, "portion", slow)
     driven.maps.connect(CAPACITY)
     assert driven.look() == 1
     assert [driven.look() for _ in range(17)] == [0] * 17

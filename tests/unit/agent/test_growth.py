@@ -42,3 +42,10 @@ def test_there_is_an_end() -> None:
 
 def test_maps_that_cannot_grow_are_left_alone() -> None:
     assert larger_capacities(SMALL, {"affinity": (100, 100)}, {"affinity": 1}) is None
+
+
+def test_maps_that_were_made_larger_than_we_would_make_them_never_shrink() -> None:
+    """Else what they hold would not fit: connections would be lost, or the agent end."""
+    huge = SMALL._replace(flows=8_000_000, backends=2 * MOST)
+    usage = {"flows": (5_000_000, 8_000_000), "backends": (2 * MOST, 2 * MOST)}
+    assert larger_capacities(huge, usage, {"backends": 7}) is None

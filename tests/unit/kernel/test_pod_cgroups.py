@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyagent.kernel import pod_cgroups
 from pyagent.kernel.pod_cgroups import PodCgroups, PodCgroupWatch, depth, find_kubepods, pod_uid
 
 UID = "0a9a4e46-f436-39c4-8ed4-30da743de5b4"
@@ -133,3 +135,20 @@ def test_without_the_hierarchys_root_in_sight_there_is_no_level(
     (tmp_path / "kubepods" / "podabc").mkdir(parents=True)
     assert follow(tmp_path).until(lambda found: bool(found.ids)).level == 0
     assert "cannot be told inside a cgroup namespace" in caplog.text
+
+
+def test_a_look_that_the_kernel_refuses_is_taken_again(
+    tmp_path: Path, follow: Callable[[Path], Seen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is left for a moment, say: the thread, and with it the agent, must outlive that."""
+    monkeypatch.setattr(pod_cgroups, "LOOK_SECONDS", 0.05)
+    look, refused = PodCgroupWatch._look, [OSError(errno.EMFILE, "too many open files")] * 2
+
+    def refused_at_first(watch: PodCgroupWatch) -> None:
+        if refused:
+            raise refused.pop()
+        look(watch)
+
+    monkeypatch.setattr(PodCgroupWatch, "_look", refused_at_first)
+    (tmp_path / "kubepods" / "podabc").mkdir(parents=True)
+    follow(tmp_path).until(lambda found: set(found.ids) == {"abc"})
