@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from pyagent.agent.flows import CROWDED
 from pyagent.datapath.layout import Capacities
 from pyagent.kernel.datapath import Datapath, Larger
 from pyagent.model.failures import KubesockError
@@ -15,9 +16,6 @@ from pyagent.model.failures import KubesockError
 log = logging.getLogger(__name__)
 
 NEARLY_FULL = 0.8
-HALF_FULL = 0.5
-"""The same for `flows`, which fills by itself and gives up quiet connections when it is full."""
-
 FACTOR = 2
 MOST = 4_194_304
 """No map grows beyond this many entries."""
@@ -61,7 +59,7 @@ def larger_capacities(
     for name, field in _CAPACITY_OF_MAP.items():
         used, room = usage.get(name, (0, getattr(now, field)))
         missing = full.get(name, 0)
-        if missing or used > (HALF_FULL if name == "flows" else NEARLY_FULL) * room:
+        if missing or used > (CROWDED if name == "flows" else NEARLY_FULL) * room:
             most = MOST_FLOWS if name == "flows" else MOST
             # What found no room may do so by being large, so the entries in use say too little of it.
             wanted[field] = max(wanted.get(field, 0), _doubled(getattr(now, field), used + missing, most))
