@@ -27,6 +27,16 @@ class Killed(BaseException):
     """Nothing after it is done, as after SIGKILL."""
 
 
+@pytest.fixture
+def attached(hooks: Hooks, cgroup: Path, bpffs: Path) -> Datapath:
+    """Hooks on maps of an agent that a test ends."""
+    made = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
+    made.open()
+    made.load_programs()
+    made.attach()
+    return made
+
+
 def test_a_larger_set_holds_the_same_at_the_same_places(bpffs: Path) -> None:
     bpffs.mkdir(exist_ok=True)
     old = MapSet.create(bpffs / "v1-1", SMALL)
@@ -83,27 +93,23 @@ def test_maps_that_keep_their_size_are_shared(bpffs: Path) -> None:
 
 
 def test_an_agent_killed_while_hooks_are_exchanged_is_followed_by_one_that_attaches_again(
-    hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+    attached: Datapath, hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else some hooks would go on with maps that nobody writes any more."""
-    killed = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
-    killed.open()
-    killed.load_programs()
-    killed.attach()
-    assert killed.keeps_programs
-    larger = killed.larger(GROUND._replace(frontends=2 * GROUND.frontends))
-    point = killed.links._point
+    assert attached.keeps_programs
+    larger = attached.larger(GROUND._replace(frontends=2 * GROUND.frontends))
+    point = attached.links._point
 
     def point_until_killed(hook: Hook, program: int) -> None:
         if hook is Hook.SENDMSG6:
             raise Killed
         point(hook, program)
 
-    monkeypatch.setattr(killed.links, "_point", point_until_killed)
+    monkeypatch.setattr(attached.links, "_point", point_until_killed)
     with pytest.raises(Killed):
-        killed.grow(larger)
-    left = {state.hook: state.program_id for state in killed.link_states()}
-    killed.close()
+        attached.grow(larger)
+    left = {state.hook: state.program_id for state in attached.link_states()}
+    attached.close()
     following = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
     try:
         assert following.open().reused
@@ -121,22 +127,18 @@ def test_an_agent_killed_while_hooks_are_exchanged_is_followed_by_one_that_attac
 
 
 def test_an_agent_killed_while_it_attaches_is_followed_by_one_that_attaches_again(
-    hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+    attached: Datapath, hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an upgrade and back: the first build must not take hooks for its own of which half are another's."""
-    killed = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
-    killed.open()
-    killed.load_programs()
-    killed.attach()
-    assert killed.keeps_programs
+    assert attached.keeps_programs
 
     def be_killed(_programs: dict[Hook, int]) -> None:
         raise Killed
 
-    monkeypatch.setattr(killed.links, "point_to", be_killed)
+    monkeypatch.setattr(attached.links, "point_to", be_killed)
     with pytest.raises(Killed):
-        killed.attach()
-    killed.close()
+        attached.attach()
+    attached.close()
     following = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
     try:
         assert following.open().reused
@@ -146,37 +148,29 @@ def test_an_agent_killed_while_it_attaches_is_followed_by_one_that_attaches_agai
 
 
 def test_programs_at_devices_that_were_loaded_while_larger_maps_were_made_use_those_too(
-    hooks: Hooks, cgroup: Path, bpffs: Path
+    attached: Datapath,
 ) -> None:
     """Else packets from outside would go by maps that nobody writes any more."""
-    datapath = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
-    datapath.open()
     try:
-        datapath.load_programs()
-        datapath.attach()
-        larger = datapath.larger(GROUND._replace(frontends=2 * GROUND.frontends))
+        larger = attached.larger(GROUND._replace(frontends=2 * GROUND.frontends))
         assert not larger.packets
-        datapath.outside.load()
-        before = {bpf.program_info(fd).id for fd in datapath.outside._programs.values()}
-        datapath.grow(larger)
-        after = {bpf.program_info(fd).id for fd in datapath.outside._programs.values()}
+        attached.outside.load()
+        before = {bpf.program_info(fd).id for fd in attached.outside._programs.values()}
+        attached.grow(larger)
+        after = {bpf.program_info(fd).id for fd in attached.outside._programs.values()}
         assert after
         assert not after & before
     finally:
-        datapath.close()
+        attached.close()
 
 
 def test_larger_maps_that_nobody_came_to_use_are_gone_with_the_next_start(
-    hooks: Hooks, cgroup: Path, bpffs: Path
+    attached: Datapath, hooks: Hooks, cgroup: Path, bpffs: Path
 ) -> None:
-    killed = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
-    killed.open()
-    killed.load_programs()
-    killed.attach()
-    used = killed.maps.folder
-    killed.larger(GROUND._replace(frontends=2 * GROUND.frontends))
+    used = attached.maps.folder
+    attached.larger(GROUND._replace(frontends=2 * GROUND.frontends))
     assert len(list(bpffs.glob("v*-*"))) == 2
-    killed.close()
+    attached.close()
     following = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
     assert following.open().reused
     assert list(bpffs.glob("v*-*")) == [used]
@@ -184,18 +178,14 @@ def test_larger_maps_that_nobody_came_to_use_are_gone_with_the_next_start(
 
 
 def test_where_hooks_cannot_be_exchanged_the_agent_goes_on_with_the_maps_it_has(
-    hooks: Hooks, cgroup: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+    attached: Datapath, bpffs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    datapath = Datapath(bpffs, cgroup, GROUND, cache=hooks.cache)
-    datapath.open()
     try:
-        datapath.load_programs()
-        datapath.attach()
-        before = {state.hook: state.program_id for state in datapath.link_states()}
-        folder, wanted = datapath.maps.folder, GROUND._replace(frontends=2 * GROUND.frontends)
-        growth = Growth(datapath, lambda _event: None, lambda: 0.0)
-        larger = datapath.larger(wanted)
-        point = datapath.links._point
+        before = {state.hook: state.program_id for state in attached.link_states()}
+        folder, wanted = attached.maps.folder, GROUND._replace(frontends=2 * GROUND.frontends)
+        growth = Growth(attached, lambda _event: None, lambda: 0.0)
+        larger = attached.larger(wanted)
+        point = attached.links._point
 
         def point_or_be_refused(hook: Hook, program: int) -> None:
             if hook is Hook.SENDMSG6 and program in larger.programs.values():
@@ -203,13 +193,13 @@ def test_where_hooks_cannot_be_exchanged_the_agent_goes_on_with_the_maps_it_has(
             point(hook, program)
 
         with monkeypatch.context() as patched:
-            patched.setattr(datapath.links, "_point", point_or_be_refused)
+            patched.setattr(attached.links, "_point", point_or_be_refused)
             assert not growth.switch(LargerReady(larger))
-        assert {state.hook: state.program_id for state in datapath.link_states()} == before
+        assert {state.hook: state.program_id for state in attached.link_states()} == before
         assert list(bpffs.glob("v*-*")) == [folder]
-        assert datapath.keeps_programs, "the next start need not load any"
-        assert datapath.repair() == ([], [])
-        assert growth.switch(LargerReady(datapath.larger(wanted)))
-        assert datapath.capacities == wanted
+        assert attached.keeps_programs, "the next start need not load any"
+        assert attached.repair() == ([], [])
+        assert growth.switch(LargerReady(attached.larger(wanted)))
+        assert attached.capacities == wanted
     finally:
-        datapath.close()
+        attached.close()
