@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from array import array
 from collections.abc import Callable, Collection, Iterable
 
-from pyagent.agent.facts import Facts
 from pyagent.datapath.bounds import decode_bounds
 from pyagent.datapath.encoded import NODE, RULE, padded_name
 from pyagent.datapath.held import BAD_TAG, HeldState
@@ -15,8 +13,6 @@ from pyagent.datapath.layout import CONFIG, WORD, frontend_word
 from pyagent.datapath.source_range_plan import ADMITTED
 from pyagent.datapath.writes import Put, Remove, Write
 from pyagent.kernel.map_set import MapSet
-
-log = logging.getLogger(__name__)
 
 WINDOW = 1 << 16
 """Bytes of an array that are compared at a time: small enough for the processor's cache."""
@@ -237,8 +233,6 @@ _VALUES: dict[str, Callable[[HeldState, bytes], bytes | None]] = {
 }
 
 
-def told_repaired(facts: Facts, *maps: str) -> None:
-    """Tell that entries of these were found changed and are made good."""
-    what = f"map {', '.join(maps)}: entries were changed from outside"
-    log.warning("repairing %s", what)
-    facts.repaired(what)
+def entries_changed(maps: Iterable[str]) -> str:
+    """The line that tells it, as `tell_repaired` takes it."""
+    return f"map {', '.join(maps)}: entries were changed from outside"

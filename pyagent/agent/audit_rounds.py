@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pyagent.agent.audit import STEPS, told_repaired
+from pyagent.agent.audit import STEPS, entries_changed
 from pyagent.agent.facts import Facts
 from pyagent.agent.programmer import Programmer
+from pyagent.agent.upkeep import tell_repaired
 from pyagent.model.failures import KubesockError
 
 log = logging.getLogger(__name__)
@@ -75,4 +76,4 @@ class AuditRounds:
             log.error("maps not looked after, tried again in %.0f s: %s", ROUND_SECONDS, error)
         else:
             if undone:
-                told_repaired(self._facts, *undone)
+                tell_repaired(self._facts, [entries_changed(undone)])

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pyagent.agent.audit import Audit, told_repaired
+from pyagent.agent.audit import Audit, entries_changed
 from pyagent.agent.facts import Facts
+from pyagent.agent.upkeep import tell_repaired
 from pyagent.datapath.counter_resets import counter_resets
 from pyagent.datapath.draft import Unfit
 from pyagent.datapath.held import Freed, HeldState
@@ -207,7 +208,7 @@ class Programmer:
             self._audit.distrust()
         altered = self._audit.look(self.held, self._ranges.entries, self._turns)
         if altered:
-            told_repaired(self._facts, *altered)
+            tell_repaired(self._facts, [entries_changed(altered)])
             self._held_is_true = False
             self.retry_at = self._clock()
 

@@ -166,7 +166,7 @@ def altered_and_repaired(agent: Agent, wrong: dict[str, Write]) -> None:
     rounds, began = 0, len(agent.log.read_text())
 
     def told() -> set[str]:
-        lines = re.findall(r"repairing map ([a-z_, ]+): entries were changed", agent.log.read_text()[began:])
+        lines = re.findall(r"repaired map ([a-z_, ]+): entries were changed", agent.log.read_text()[began:])
         return {name for names in lines for name in names.split(", ")}
 
     while missing := wrong.keys() - told():
